@@ -1,0 +1,513 @@
+"""One of C classes with probabilities p = softmax(logits), and the gradients that it can carry.
+
+Start with `reinmax`: exactly one-hot forward, unbiased for an f that is quadratic in each
+variable's one-hot, no hyperparameter to tune. `gumbel_softmax` relaxes the one-hot itself.
+
+Throughout: `key` is a PRNG key; `logits` are unnormalized log-probabilities (..., C), leading axes
+independent variables, -inf a masked class of probability 0 and gradient exactly 0; a row that is
+masked throughout, or has a NaN or +inf, gives NaN. A hyperparameter is a positive scalar or has the
+batch shape, may be traced, and raises ValueError when a Python or NumPy number is out of range (a
+jax.Array gives NaN). `shape` is the batch shape of the result, without the axis of classes; None
+takes that of logits. Results are (*shape, C) in the dtype of logits; arithmetic and noise are in
+float32 or wider. Integer logits raise TypeError, missing axes and a shape that logits do not
+broadcast to ValueError. Every sampler serves one call of f and costs O(C) time and memory a
+variable unless it says otherwise. In the formulas d is the drawn one-hot, g the incoming cotangent,
+J(x) = diag(x) - x x^T; second derivatives follow by applying the stated rule to every d in it.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relaxjax import _numerics
+from relaxjax.families import Family, joint_support
+
+# --------------------------------------------------------------------------------- the one-hot
+
+
+def sample(key, logits, *, shape=None):
+    """A one-hot draw without a gradient; the draw under every hard estimator of this module but
+    straight_through_gumbel_softmax.
+
+    Law: d ~ Categorical(p), entries exactly 0.0 and 1.0. By inversion from one uniform a draw,
+      which measured faster than Gumbel noise at every C from 2 to 1024 (benchmarks/speed.py). A
+      float32 uniform has steps of 2^-23: the total variation from p is 2e-7 at C = 10, 2e-5 at
+      C = 1,000, 1e-3 at C = 50,000, and a class below 1e-7 may never be drawn.
+    Gradient: 0.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    return _draw(key, wide).astype(dtype)
+
+
+def _draw(key, logits):
+    u = _numerics.uniform(key, (*logits.shape[:-1], 1), logits.dtype)
+    return _draw_from(u, jax.lax.stop_gradient(logits))
+
+
+def _draw_from(u, logits):
+    """The first class whose cumulative weight exceeds the share u, in [0, 1), of the total."""
+    classes = logits.shape[-1]
+    if classes <= _numerics.SHORT:
+        weights = _numerics.once(jnp.exp(logits - _numerics.row_max(logits)))
+        # Summed one after the other, the sums never fall, and those that t has passed can be counted.
+        *cumulative, total = itertools.accumulate(_numerics.columns(weights))
+        t = _numerics.once(u * total)
+        zero = jnp.zeros_like(t, jnp.int32)
+        index = sum(((c <= t).astype(jnp.int32) for c in cumulative), zero)[..., 0]
+    else:
+        p = jax.nn.softmax(logits)
+        # A parallel sum may fall by rounding: hence the first class that exceeds t, not a count, the
+        # largest sum as the total, and 0 at a masked class, which must not exceed t.
+        cumulative = jnp.where(p > 0, jnp.cumsum(p, axis=-1), 0)
+        total = jnp.max(cumulative, axis=-1, keepdims=True)
+        index = jnp.argmax(cumulative > u * total, axis=-1)
+    return jnp.where(total > 0, jax.nn.one_hot(index, classes, dtype=logits.dtype), jnp.nan)
+
+
+def log_prob(x, logits):
+    """Log-probability of one-hots.
+
+    Value: sum_i x_i log p_i, linear in x; -inf where x holds a masked class.
+    Args:
+      x: (..., C) one-hot, broadcast with logits.
+      logits: (..., C).
+    Returns the broadcast batch shape, in the dtype of logits; differentiable to any order.
+    """
+    x, wide, dtype = _numerics.together(x, logits, event_ndim=1, name="x")
+    return jnp.sum(_numerics.linear(x, jax.nn.log_softmax(wide)), axis=-1).astype(dtype)
+
+
+def mean(logits):
+    """E[d] = softmax(logits), in the shape and dtype of logits."""
+    wide, dtype = _numerics.parameters("logits", logits, None, event_ndim=1)
+    return _numerics.softmax(wide).astype(dtype)
+
+
+def _support(logits):
+    logits = _numerics.floats("logits", logits, event_ndim=1)
+    return joint_support(np.eye(logits.shape[-1]), logits.shape[:-1], logits.dtype)
+
+
+family = Family(
+    name="categorical",
+    sample=sample,
+    log_prob=lambda x, logits: jnp.sum(log_prob(x, logits)),
+    mean=mean,
+    support=_support,
+)
+
+# ----------------------------------------------------------------------------- relaxed forward
+
+
+def gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
+    """A relaxed one-hot in the simplex: Concrete, or Gumbel-softmax.
+
+    Law: z = softmax((logits + G) / temperature), G_i ~ Gumbel; P(arg-max z = i) = p_i at every
+      temperature. Rounding may give exactly 0 or 1.
+    Gradient: exact. With h = J(z) g, to logits h / temperature and to temperature
+      -sum_i h_i log z_i / temperature: z alone is kept, no noise.
+    Bias: none for E[f(z)] under this law; biased for E[f(d)].
+    Source: Maddison et al. 2017, arXiv:1611.00712, eq. 10; Jang et al. 2017, arXiv:1611.01144,
+      eq. 2. Their log alpha or log pi is logits, lambda or tau temperature.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
+    return _gumbel_softmax(noise, wide, temperature).astype(dtype)
+
+
+@jax.custom_vjp
+def _gumbel_softmax(noise, logits, temperature):
+    return _numerics.softmax((logits + noise) / temperature)
+
+
+def _gumbel_softmax_fwd(noise, logits, temperature):
+    z = _gumbel_softmax(noise, logits, temperature)
+    return z, (z, temperature)
+
+
+def _gumbel_softmax_bwd(residuals, g):
+    z, temperature = residuals
+    dlogits = _numerics.covariance(z, g) / temperature
+    # (logits + G) / temperature is log z up to a constant of the row, and dlogits sums to 0.
+    dtemperature = -_numerics.row_sum(dlogits * _numerics.log_of(z))
+    return None, dlogits, _numerics.sum_like(dtemperature, temperature)
+
+
+_gumbel_softmax.defvjp(_gumbel_softmax_fwd, _gumbel_softmax_bwd)
+
+
+def gumbel_softmax_log_prob(z, logits, *, temperature):
+    """Log-density of `gumbel_softmax` at z in the simplex.
+
+    Value: lgamma(n) + (n - 1) log temperature + sum_i (a_i - log z_i) - n lse(a), with
+      a = logits - temperature log z, over the n unmasked classes; 0 at n = 1; -inf where a masked
+      class has z > 0. The density in any n - 1 of the n entries of z. z is clamped to its dtype's
+      smallest normal number, so that every draw has a finite value; the gradient is 0 where clamped.
+    Args:
+      z: (..., C), rows that sum to 1, broadcast with logits.
+      logits: (..., C).
+      temperature: positive; required, so that it cannot disagree with the sampler's.
+    Returns the broadcast batch shape, in the dtype of logits; differentiable in all three.
+    Source: Maddison et al. 2017, arXiv:1611.00712, eq. 23.
+    """
+    z_dtype = _numerics.floats("z", z, event_ndim=1).dtype
+    z, wide, dtype = _numerics.together(z, logits, event_ndim=1)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    masked = wide == -jnp.inf
+    outside = jnp.any((z < 0) | (masked & (z > 0)), axis=-1)
+    tiny = float(jnp.finfo(z_dtype).tiny)
+    log_z = jnp.log(jnp.where(masked, 1, jnp.where(z < tiny, tiny, z)))
+    value = _log_density(log_z, wide, temperature) - jnp.sum(log_z, axis=-1)
+    return jnp.where(outside, -jnp.inf, value).astype(dtype)
+
+
+def _log_density(log_z, logits, temperature):
+    """The density of log z's differences, from log z that is finite everywhere."""
+    masked = logits == -jnp.inf
+    n = jnp.sum(~masked, axis=-1).astype(logits.dtype)
+    a = jnp.where(masked, 0, logits) - temperature * log_z
+    lse = jax.nn.logsumexp(a, axis=-1, where=~masked)
+    log_temperature = jnp.broadcast_to(jnp.log(temperature), (*n.shape, 1))[..., 0]
+    value = jnp.sum(jnp.where(masked, 0, a), axis=-1) - n * lse
+    value += jax.lax.lgamma(n) + (n - 1) * log_temperature
+    return jnp.where(n > 0, value, jnp.nan)
+
+
+def log_gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
+    """The logarithm of `gumbel_softmax`, exact where an entry of that has rounded to 0 or 1.
+
+    Law: u = log z of the same key; rows have lse(u) = 0; -inf in a masked class.
+    Gradient: exact. With e = g - z sum_i g_i over unmasked classes, to logits e / temperature and
+      to temperature -sum_i e_i u_i / temperature; g in a masked class is dropped.
+    Bias: none for E[f(u)] under this law; no estimate of E[f(d)].
+    Source: Maddison et al. 2017, arXiv:1611.00712, appendix C.3 (ExpConcrete).
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
+    return _log_gumbel_softmax(noise, wide, temperature).astype(dtype)
+
+
+@jax.custom_vjp
+def _log_gumbel_softmax(noise, logits, temperature):
+    return jax.nn.log_softmax((logits + noise) / temperature)
+
+
+def _log_gumbel_softmax_fwd(noise, logits, temperature):
+    u = _log_gumbel_softmax(noise, logits, temperature)
+    return u, (u, temperature)
+
+
+def _log_gumbel_softmax_bwd(residuals, g):
+    u, temperature = residuals
+    masked = u == -jnp.inf
+    g = jnp.where(masked, 0, g)
+    dlogits = (g - jnp.exp(u) * _numerics.row_sum(g)) / temperature
+    dtemperature = -_numerics.row_sum(dlogits * jnp.where(masked, 0, u))
+    return None, dlogits, _numerics.sum_like(dtemperature, temperature)
+
+
+_log_gumbel_softmax.defvjp(_log_gumbel_softmax_fwd, _log_gumbel_softmax_bwd)
+
+
+def log_gumbel_softmax_log_prob(log_z, logits, *, temperature):
+    """Log-density of `log_gumbel_softmax`, exact at any temperature.
+
+    Value: lgamma(n) + (n - 1) log temperature + sum_i a_i - n lse(a), with
+      a = logits - temperature log z, over the n unmasked classes; -inf where a masked class has a
+      finite log z. The density in the n - 1 differences log z_i - log z_j to any one entry j, not
+      in n - 1 of the entries themselves.
+    Args, returns and source: as `gumbel_softmax_log_prob`, with log_z (normalized: lse(log z) = 0)
+      for z and nothing clamped.
+    """
+    _numerics.floats("log_z", log_z, event_ndim=1)
+    log_z, wide, dtype = _numerics.together(log_z, logits, event_ndim=1, name="log_z")
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    masked = wide == -jnp.inf
+    outside = jnp.any(masked & (log_z > -jnp.inf), axis=-1)
+    value = _log_density(jnp.where(masked, 0, log_z), wide, temperature)
+    return jnp.where(outside, -jnp.inf, value).astype(dtype)
+
+
+# -------------------------------------------------------------------------------- hard forward
+
+
+def straight_through(key, logits, *, temperature=1.0, shape=None):
+    """A one-hot draw whose gradient is that of a softmax.
+
+    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
+    Gradient: J(q) g / temperature, q = softmax(logits / temperature); 0 in temperature.
+    Bias: at temperature 1 none for f linear in each variable's z, second order otherwise; at
+      another temperature present even for linear f.
+    Source: Bengio, Leonard, Courville 2013, arXiv:1308.3432, section 5, for one-hots.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    return _straight_through(_draw(key, wide), wide, temperature).astype(dtype)
+
+
+@jax.custom_vjp
+def _straight_through(d, logits, temperature):
+    return d
+
+
+def _straight_through_fwd(d, logits, temperature):
+    return _straight_through(d, logits, temperature), (logits, temperature)
+
+
+def _straight_through_bwd(residuals, g):
+    logits, temperature = residuals
+    q = _numerics.softmax(logits / temperature)
+    return None, _numerics.covariance(q, g) / temperature, None
+
+
+_straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
+
+
+def straight_through_gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
+    """A one-hot draw whose gradient is that of the relaxed one drawn with the same noise.
+
+    Law: z = one-hot of arg-max(x), x = logits + G, G_i ~ Gumbel: Categorical(p) at every
+      temperature, entries exactly 0.0 and 1.0.
+    Gradient: J(y) g / temperature, y = softmax(x / temperature); 0 in temperature.
+    Bias: present even for linear f; it falls with the temperature while the variance grows.
+    Source: Jang et al. 2017, arXiv:1611.01144, section 2.2 (their tau is temperature).
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
+    return _straight_through_gumbel_softmax(noise, wide, temperature).astype(dtype)
+
+
+@jax.custom_vjp
+def _straight_through_gumbel_softmax(noise, logits, temperature):
+    x = logits + noise
+    d = jax.nn.one_hot(jnp.argmax(x, axis=-1), x.shape[-1], dtype=x.dtype)
+    # arg-max makes a class of a row of NaN or of nothing but masks.
+    top = _numerics.row_max(x)
+    return jnp.where(jnp.isfinite(top), d, jnp.nan)
+
+
+def _straight_through_gumbel_softmax_fwd(noise, logits, temperature):
+    d = _straight_through_gumbel_softmax(noise, logits, temperature)
+    y = _numerics.softmax((logits + noise) / temperature)
+    return d, (y, temperature)
+
+
+def _straight_through_gumbel_softmax_bwd(residuals, g):
+    y, temperature = residuals
+    return None, _numerics.covariance(y, g) / temperature, None
+
+
+_straight_through_gumbel_softmax.defvjp(
+    _straight_through_gumbel_softmax_fwd, _straight_through_gumbel_softmax_bwd
+)
+
+
+def decoupled_straight_through(
+    key, logits, *, forward_temperature=1.0, backward_temperature=1.0, shape=None
+):
+    """Straight-through with one temperature for the law and another for the gradient.
+
+    Law: z = d ~ Categorical(softmax(logits / forward_temperature)), entries exactly 0.0 and 1.0.
+    Gradient: to logits h = J(q) g / backward_temperature, q = softmax(logits /
+      backward_temperature); to forward_temperature, on which the law depends through
+      logits / forward_temperature, -sum_i h_i logits_i / forward_temperature; 0 in
+      backward_temperature.
+    Bias: with equal temperatures none for f linear in each variable's z; otherwise present even
+      for linear f.
+    Source: Shah et al. 2024, arXiv:2410.13331, second version: the two temperatures share no noise.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    forward = _numerics.real("forward_temperature", forward_temperature, wide, event_ndim=1)
+    backward = _numerics.real("backward_temperature", backward_temperature, wide, event_ndim=1)
+    d = _draw(key, wide / forward)
+    return _decoupled_straight_through(d, wide, forward, backward).astype(dtype)
+
+
+@jax.custom_vjp
+def _decoupled_straight_through(d, logits, forward_temperature, backward_temperature):
+    return d
+
+
+def _decoupled_straight_through_fwd(d, logits, forward_temperature, backward_temperature):
+    d = _decoupled_straight_through(d, logits, forward_temperature, backward_temperature)
+    return d, (logits, forward_temperature, backward_temperature)
+
+
+def _decoupled_straight_through_bwd(residuals, g):
+    logits, forward, backward = residuals
+    h = _numerics.covariance(_numerics.softmax(logits / backward), g) / backward
+    finite = jnp.where(logits == -jnp.inf, 0, logits)
+    dforward = -_numerics.row_sum(finite * h) / forward
+    return None, h, _numerics.sum_like(dforward, forward), None
+
+
+_decoupled_straight_through.defvjp(_decoupled_straight_through_fwd, _decoupled_straight_through_bwd)
+
+
+def gapped_straight_through(key, logits, *, temperature=1.0, gap=1.0, shape=None):
+    """A one-hot draw whose gradient is that of a softmax pushed, without noise, to its class.
+
+    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
+    Gradient: J(y) g / temperature, y = softmax(x / temperature); x is max(logits) at the drawn class
+      and min(logits, max(logits) - gap) at the others, with dx/dlogits = 1; 0 in temperature, gap.
+    Bias: present even for linear f; no noise but the draw's, hence a low variance.
+    Args: gap: a nonnegative number, in units of logits.
+    Source: Fan et al. 2022, arXiv:2206.07235, with x = logits + m1 - m2 of their algorithm.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    gap = _numerics.real("gap", gap, wide, event_ndim=1, zero=True)
+    return _gapped_straight_through(_draw(key, wide), wide, temperature, gap).astype(dtype)
+
+
+@jax.custom_vjp
+def _gapped_straight_through(d, logits, temperature, gap):
+    return d
+
+
+def _gapped_straight_through_fwd(d, logits, temperature, gap):
+    d = _gapped_straight_through(d, logits, temperature, gap)
+    return d, (jax.lax.stop_gradient(d), logits, temperature, gap)
+
+
+def _gapped_straight_through_bwd(residuals, g):
+    d, logits, temperature, gap = residuals
+    top = _numerics.row_max(logits)
+    pushed = jnp.where(d == 0, jnp.minimum(logits, top - gap), top + 0 * d)
+    y = _numerics.softmax(_numerics.follow(pushed, logits) / temperature)
+    return None, _numerics.covariance(y, g) / temperature, None, None
+
+
+_gapped_straight_through.defvjp(_gapped_straight_through_fwd, _gapped_straight_through_bwd)
+
+
+def reinmax(key, logits, *, temperature=1.0, shape=None):
+    """A one-hot draw with the ReinMax gradient, a second-order straight-through.
+
+    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
+    Gradient: 2 J(m) g - J(p) g / 2, m = (d + softmax(logits / temperature)) / 2; 0 in temperature.
+    Bias: at temperature 1 none for f quadratic in each variable's z, third order otherwise; at
+      another temperature present even for linear f.
+    Source: Liu et al. 2023, arXiv:2304.08612, algorithm 2; its theta, tau, pi_0, (pi_1 + D) / 2 are
+      logits, temperature, p, m.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    return _reinmax(_draw(key, wide), wide, temperature).astype(dtype)
+
+
+@jax.custom_vjp
+def _reinmax(d, logits, temperature):
+    return d
+
+
+def _reinmax_fwd(d, logits, temperature):
+    d = _reinmax(d, logits, temperature)  # the residual too: second derivatives go through it
+    return d, (d, logits, temperature)
+
+
+def _reinmax_bwd(residuals, g):
+    d, logits, temperature = residuals
+    p = _numerics.softmax(logits)
+    m = (d + _numerics.softmax(logits / temperature)) / 2
+    return None, 2 * _numerics.covariance(m, g) - _numerics.covariance(p, g) / 2, None
+
+
+_reinmax.defvjp(_reinmax_fwd, _reinmax_bwd)
+
+
+def zgr(key, logits, *, shape=None):
+    """A one-hot draw with the zero-temperature limit of the Gumbel-Rao gradient.
+
+    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
+    Gradient: (J(p) g + (d - p) <d - p, g>) / 2.
+    Bias: none for f quadratic in each variable's z, third order otherwise. The gradient of reinmax
+      at temperature 1.
+    Source: Shekhovtsov 2023, "Cold analysis of Rao-Blackwellized straight-through Gumbel-softmax
+      gradient estimator" (ZGR).
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    return _zgr(_draw(key, wide), wide).astype(dtype)
+
+
+@jax.custom_vjp
+def _zgr(d, logits):
+    return d
+
+
+def _zgr_fwd(d, logits):
+    d = _zgr(d, logits)
+    return d, (d, logits)
+
+
+def _zgr_bwd(residuals, g):
+    d, logits = residuals
+    p = _numerics.softmax(logits)
+    delta = d - p
+    inner = _numerics.row_sum(jnp.where(delta == 0, 0, delta * g))
+    return None, (_numerics.covariance(p, g) + delta * inner) / 2
+
+
+_zgr.defvjp(_zgr_fwd, _zgr_bwd)
+
+
+def gumbel_rao(key, logits, *, temperature=0.5, num_noise=10, shape=None):
+    """A one-hot draw with straight_through_gumbel_softmax's gradient, averaged over noise given it.
+
+    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
+    Gradient: the mean of J(y_k) g / temperature, y_k = softmax(x_k / temperature), over num_noise
+      draws of x = logits + G given arg-max x = d, dx/dlogits = 1; 0 in temperature.
+    Bias: that of straight_through_gumbel_softmax, whose expectation this has for every num_noise,
+      with less variance; zgr as the temperature tends to 0.
+    Cost: one call of f; the backward pass redraws num_noise * C Gumbel variables, one vector after
+      the other, so that memory does not grow with num_noise.
+    Args: num_noise: static integer >= 1.
+    Source: Paulus, Maddison, Krause 2021, arXiv:2010.04838 (their K is num_noise, tau temperature).
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    num_noise = _numerics.count("num_noise", num_noise, 1)
+    z = _gumbel_rao(_numerics.noise_key(key), _draw(key, wide), wide, temperature, num_noise)
+    return z.astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _gumbel_rao(key, d, logits, temperature, num_noise):
+    return d
+
+
+def _gumbel_rao_fwd(key, d, logits, temperature, num_noise):
+    d = _gumbel_rao(key, d, logits, temperature, num_noise)
+    return d, (key, jax.lax.stop_gradient(d), logits, temperature)
+
+
+def _gumbel_rao_bwd(num_noise, residuals, g):
+    key, d, logits, temperature = residuals
+
+    def gradient(key):
+        noise = _numerics.gumbel(key, logits.shape, logits.dtype)
+        x = _numerics.follow(_gumbel_given_class(noise, d, logits), logits)
+        return _numerics.covariance(_numerics.softmax(x / temperature), g) / temperature
+
+    return None, None, _numerics.mean_over_noise(gradient, key, num_noise), None
+
+
+_gumbel_rao.defvjp(_gumbel_rao_fwd, _gumbel_rao_bwd)
+
+
+def _gumbel_given_class(noise, d, logits):
+    """log p + G given that its arg-max is d's class, from one Gumbel draw an entry; no rejection.
+
+    The largest is a standard Gumbel; the others are truncated below it.
+    """
+    masked = logits == -jnp.inf
+    log_p = jnp.where(masked, 0, jax.nn.log_softmax(logits))
+    top = _numerics.row_sum(jnp.where(d == 0, 0, d * noise))
+    others = jnp.where(masked, -jnp.inf, -jnp.logaddexp(-top, -noise - log_p))
+    return jnp.where(d == 0, others, top + 0 * d)
