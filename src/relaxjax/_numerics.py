@@ -14,8 +14,8 @@ import numpy as np
 # Keeps XLA from computing an array once for each of its consumers.
 once = jax.lax.optimization_barrier
 
-# Reductions over a last axis this short are unrolled: XLA's CPU code for a short minor axis is up to
-# five times slower than elementwise code (benchmarks/speed.py), and a GPU fuses either.
+# Reductions over a last axis this short are unrolled: XLA's CPU code for a short minor axis is
+# slower than elementwise code (benchmarks/speed.py), and a GPU fuses either.
 SHORT = 16
 
 # ------------------------------------------------------------------------------------- arguments
@@ -139,24 +139,20 @@ def _broadcasts(shape, target):
 
 
 def _words(key, shape, dtype):
-    """Random words as floats on a grid of 2^-32 (2^-64 for float64), and how many values they take."""
+    """One random word an entry, as wide as dtype, and its number of bits."""
     bits = jnp.finfo(dtype).bits
     return jax.random.bits(key, shape, f"uint{bits}"), bits
 
 
-def uniform(key, shape, dtype):
-    return jax.random.uniform(key, shape, dtype)
-
-
 def gumbel(key, shape, dtype):
-    """Standard Gumbel noise from one word each, in [-2.81, 22.9] for float32.
-
-    The right tail, which decides an arg-max, is the fine one: log1p keeps all 32 bits there.
-    """
+    """Standard Gumbel noise from one word each, in [-3.13, 22.9] for float32; both tails are fine."""
     words, bits = _words(key, shape, dtype)
-    v = (words.astype(dtype) + 0.5) * 2.0**-bits
-    # v may round to 1, whose exponential is infinite.
-    return -jnp.log(-jnp.log1p(-jnp.minimum(v, 1 - jnp.finfo(dtype).epsneg)))
+    # v = 1 - u, each exact to rounding, so that neither tail is a difference.
+    u, v = ((w.astype(dtype) + 0.5) * 2.0**-bits for w in (~words, words))
+    # -log1p(-v), with its series where log u would cancel: log1p itself costs twice as much.
+    terms = {32: 5, 64: 11}[bits]
+    series = v * functools.reduce(lambda acc, k: acc * v + 1 / k, range(terms, 0, -1), 0.0)
+    return -jnp.log(jnp.where(v < 1 / 32, series, -jnp.log(u)))
 
 
 def logistic(key, shape, dtype):
@@ -164,7 +160,7 @@ def logistic(key, shape, dtype):
     words, bits = _words(key, shape, dtype)
     # One bit is the sign, the others a uniform h in (0, 1/2]: both tails are equally fine.
     h = ((words >> 1).astype(dtype) + 0.5) * 2.0**-bits
-    magnitude = jnp.log1p(-h) - jnp.log(h)
+    magnitude = jnp.log(1 / h - 1)
     return jnp.where(words & 1 == 1, magnitude, -magnitude)
 
 
@@ -193,14 +189,14 @@ def row_sum(x):
     """Sum over the last axis, kept."""
     if x.shape[-1] > SHORT:
         return jnp.sum(x, axis=-1, keepdims=True)
-    return functools.reduce(operator.add, columns(x))
+    return functools.reduce(operator.add, columns(once(x)))
 
 
 def row_max(x):
     """Maximum over the last axis, kept."""
     if x.shape[-1] > SHORT:
         return jnp.max(x, axis=-1, keepdims=True)
-    return functools.reduce(jnp.maximum, columns(x))
+    return functools.reduce(jnp.maximum, columns(once(x)))
 
 
 def columns(x):
@@ -219,7 +215,7 @@ def softmax(x):
 
 def covariance(p, g):
     """J(p) g, J(p) = diag(p) - p p^T; exactly 0 wherever p is, whatever g is there."""
-    pg = jnp.where(p == 0, 0, p * g)
+    pg = once(jnp.where(p == 0, 0, p * g))
     return pg - p * row_sum(pg)
 
 
@@ -245,8 +241,10 @@ def follow(value, logits):
 
 
 def sum_like(x, like):
-    """The cotangent of a hyperparameter: x, summed to a scalar where like is one."""
-    return x if like.ndim else jnp.sum(x)
+    """x summed to the shape of a hyperparameter: a scalar, one number a row, or as it is."""
+    if like.ndim == 0:
+        return jnp.sum(x)
+    return x if like.shape == x.shape else row_sum(x)
 
 
 def linear(x, log_p):
@@ -256,7 +254,7 @@ def linear(x, log_p):
 
 
 def interior(z, dtype):
-    """z clamped into the open interval (0, 1) as dtype resolves it, with derivative 0 where clamped."""
+    """z clamped into (0, 1) as dtype resolves it, with derivative 0 where clamped."""
     info = jnp.finfo(dtype)
     low, high = float(info.tiny), float(1 - info.epsneg)
     return jnp.where(z < low, low, jnp.where(z > high, high, z))

@@ -41,7 +41,7 @@ def _draw(key, logits):
 
 
 def _draw_probability(key, p):
-    u = _numerics.uniform(key, p.shape, p.dtype)
+    u = jax.random.uniform(key, p.shape, p.dtype)
     # u < NaN is False: a bad logit would make a plausible 0.
     return jnp.where(jnp.isnan(p), jnp.nan, (u < p).astype(p.dtype))
 

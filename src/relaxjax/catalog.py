@@ -182,11 +182,10 @@ def estimator(name, **hyperparameters):
 
 def _nearest(name):
     """The rows that name may have meant, by their own names or by another in the literature."""
-    spelled = {key.lower(): key for key in ESTIMATORS}
+    spelled: dict[str, list[str]] = {}
     for key, row in ESTIMATORS.items():
-        spelled.setdefault(key.split("/")[1], key)
-        for alias in row.aliases:
-            spelled.setdefault(alias.lower(), key)
+        for spelling in (key, key.split("/")[1], *row.aliases):
+            spelled.setdefault(spelling.lower(), []).append(key)
     close = difflib.get_close_matches(name.lower(), spelled, n=3)
-    keys = dict.fromkeys(spelled[match] for match in close) or ESTIMATORS
-    return "one of " + ", ".join(keys)
+    keys = dict.fromkeys(key for spelling in close for key in spelled[spelling])
+    return "one of " + ", ".join(keys or ESTIMATORS)

@@ -43,24 +43,25 @@ def sample(key, logits, *, shape=None):
 
 
 def _draw(key, logits):
-    u = _numerics.uniform(key, (*logits.shape[:-1], 1), logits.dtype)
+    u = jax.random.uniform(key, (*logits.shape[:-1], 1), logits.dtype)
     return _draw_from(u, jax.lax.stop_gradient(logits))
 
 
+@jax.jit
 def _draw_from(u, logits):
     """The first class whose cumulative weight exceeds the share u, in [0, 1), of the total."""
     classes = logits.shape[-1]
     if classes <= _numerics.SHORT:
         weights = _numerics.once(jnp.exp(logits - _numerics.row_max(logits)))
-        # Summed one after the other, the sums never fall, and those that t has passed can be counted.
+        # Summed one after the other, the sums never fall: those that t has passed can be counted.
         *cumulative, total = itertools.accumulate(_numerics.columns(weights))
         t = _numerics.once(u * total)
         zero = jnp.zeros_like(t, jnp.int32)
         index = sum(((c <= t).astype(jnp.int32) for c in cumulative), zero)[..., 0]
     else:
         p = jax.nn.softmax(logits)
-        # A parallel sum may fall by rounding: hence the first class that exceeds t, not a count, the
-        # largest sum as the total, and 0 at a masked class, which must not exceed t.
+        # A parallel sum may fall by rounding: hence the first class that exceeds t, not a count,
+        # the largest sum as the total, and 0 at a masked class, which must not exceed t.
         cumulative = jnp.where(p > 0, jnp.cumsum(p, axis=-1), 0)
         total = jnp.max(cumulative, axis=-1, keepdims=True)
         index = jnp.argmax(cumulative > u * total, axis=-1)
@@ -133,7 +134,7 @@ def _gumbel_softmax_bwd(residuals, g):
     z, temperature = residuals
     dlogits = _numerics.covariance(z, g) / temperature
     # (logits + G) / temperature is log z up to a constant of the row, and dlogits sums to 0.
-    dtemperature = -_numerics.row_sum(dlogits * _numerics.log_of(z))
+    dtemperature = -dlogits * _numerics.log_of(z)
     return None, dlogits, _numerics.sum_like(dtemperature, temperature)
 
 
@@ -146,7 +147,7 @@ def gumbel_softmax_log_prob(z, logits, *, temperature):
     Value: lgamma(n) + (n - 1) log temperature + sum_i (a_i - log z_i) - n lse(a), with
       a = logits - temperature log z, over the n unmasked classes; 0 at n = 1; -inf where a masked
       class has z > 0. The density in any n - 1 of the n entries of z. z is clamped to its dtype's
-      smallest normal number, so that every draw has a finite value; the gradient is 0 where clamped.
+      smallest normal number, so that every draw has a finite value; gradient 0 where clamped.
     Args:
       z: (..., C), rows that sum to 1, broadcast with logits.
       logits: (..., C).
@@ -207,7 +208,7 @@ def _log_gumbel_softmax_bwd(residuals, g):
     masked = u == -jnp.inf
     g = jnp.where(masked, 0, g)
     dlogits = (g - jnp.exp(u) * _numerics.row_sum(g)) / temperature
-    dtemperature = -_numerics.row_sum(dlogits * jnp.where(masked, 0, u))
+    dtemperature = -dlogits * jnp.where(masked, 0, u)
     return None, dlogits, _numerics.sum_like(dtemperature, temperature)
 
 
@@ -343,7 +344,7 @@ def _decoupled_straight_through_bwd(residuals, g):
     logits, forward, backward = residuals
     h = _numerics.covariance(_numerics.softmax(logits / backward), g) / backward
     finite = jnp.where(logits == -jnp.inf, 0, logits)
-    dforward = -_numerics.row_sum(finite * h) / forward
+    dforward = -finite * h / forward
     return None, h, _numerics.sum_like(dforward, forward), None
 
 
@@ -354,8 +355,8 @@ def gapped_straight_through(key, logits, *, temperature=1.0, gap=1.0, shape=None
     """A one-hot draw whose gradient is that of a softmax pushed, without noise, to its class.
 
     Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
-    Gradient: J(y) g / temperature, y = softmax(x / temperature); x is max(logits) at the drawn class
-      and min(logits, max(logits) - gap) at the others, with dx/dlogits = 1; 0 in temperature, gap.
+    Gradient: J(y) g / temperature, y = softmax(x / temperature); x is max(logits) at the drawn
+      class, min(logits, max(logits) - gap) at the others, dx/dlogits = 1; 0 in temperature, gap.
     Bias: present even for linear f; no noise but the draw's, hence a low variance.
     Args: gap: a nonnegative number, in units of logits.
     Source: Fan et al. 2022, arXiv:2206.07235, with x = logits + m1 - m2 of their algorithm.
