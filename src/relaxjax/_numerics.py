@@ -145,7 +145,7 @@ def _words(key, shape, dtype):
 
 
 def gumbel(key, shape, dtype):
-    """Standard Gumbel noise from one word each, in [-3.13, 22.9] for float32; both tails are fine."""
+    """Standard Gumbel noise from one word each, in [-3.13, 22.9] for float32."""
     words, bits = _words(key, shape, dtype)
     # v = 1 - u, each exact to rounding, so that neither tail is a difference.
     u, v = ((w.astype(dtype) + 0.5) * 2.0**-bits for w in (~words, words))

@@ -342,7 +342,7 @@ def gumbel_rao(key, logits, *, temperature=0.5, num_noise=10, shape=None):
     temperature = _numerics.real("temperature", temperature, wide)
     num_noise = _numerics.count("num_noise", num_noise, 1)
     z = _gumbel_rao(_numerics.noise_key(key), _draw(key, wide), wide, temperature, num_noise)
-    return z.astype(dtype)
+    return jnp.asarray(z, dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -1,0 +1,43 @@
+# Two commands do everything: `make demo` and `make test`. Each makes .venv and installs what it
+# needs; a second call installs nothing.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test check docs clean
+
+demo: $(VENV)/.examples
+	$(BIN)/python examples/discrete_vae.py
+
+test: check
+	$(BIN)/python -m pytest -n auto
+	RELAXJAX_X64=0 $(BIN)/python -m pytest -n auto tests/test_contract.py
+	$(BIN)/python -m pytest --doctest-modules src
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
+
+# A stamp is touched last, so that an interrupted installation is done again.
+$(VENV)/.examples: $(VENV)/.made pyproject.toml
+	$(PIP) --editable '.[examples]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	$(PIP) --editable '.[dev]'
+	touch $@ $(VENV)/.examples
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "PYTHON: got $$($(PYTHON) --version 2>&1), need 3.11 or later (make PYTHON=python3.12 ...)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist docs/_build

@@ -1,0 +1,236 @@
+"""Train a discrete VAE with any estimator of relaxjax.
+
+    python examples/discrete_vae.py --estimator categorical/reinmax --latent 8x4
+
+trains on held-in digits, prints -ELBO on held-out ones, and writes pictures and metrics to a run
+folder. `--estimator` takes any row of `relaxjax.catalog.ESTIMATORS` whose law the latent fits.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import relaxjax
+from relaxjax.catalog import ESTIMATORS
+from vae import data as datasets
+from vae import evaluate, plots, train
+from vae.errors import UsageError
+from vae.model import parse_latent
+
+# What to use where only one of --estimator and --latent is given.
+DEFAULT_ESTIMATOR = {"categorical": "categorical/reinmax", "bernoulli": "bernoulli/zgr"}
+DEFAULT_LATENT = {"categorical": "8x4", "bernoulli": "12"}
+NUM_DRAWS = 100
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(message)
+
+
+def parser():
+    parser = Parser(
+        prog="discrete_vae.py",
+        description="Train a discrete VAE with any estimator of relaxjax.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--estimator",
+        metavar="NAME",
+        help=f"a row of the catalog: {', '.join(ESTIMATORS)} "
+        f"(default: {' or '.join(DEFAULT_ESTIMATOR.values())}, as the latent is)",
+        default=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a hyperparameter of the estimator; repeatable",
+    )
+    parser.add_argument("--dataset", default="digits", help="the TFDS name of an image set")
+    parser.add_argument(
+        "--latent",
+        metavar="SHAPE",
+        help="CLASSESxVARIABLES (8x4: four categoricals of eight classes) or a number of bits (12) "
+        "(default: 8x4, or 12 with an estimator for bits)",
+        default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--epochs", type=positive, default=400)
+    parser.add_argument("--batch-size", type=positive, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--run-dir",
+        type=pathlib.Path,
+        default=argparse.SUPPRESS,
+        help="a new or empty folder for the results (default: one under runs/)",
+    )
+    return parser
+
+
+def positive(text):
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, need a positive integer")
+    return value
+
+
+def resolve(args):
+    """The estimator's name, its hyperparameters and the latent, checked against one another."""
+    name = getattr(args, "estimator", None)
+    if name is not None and name not in ESTIMATORS:
+        with usage("--estimator"):
+            relaxjax.estimator(name)
+    family = ESTIMATORS[name].family if name else None
+    default = DEFAULT_LATENT[family.name] if family else DEFAULT_LATENT["categorical"]
+    latent = parse_latent(getattr(args, "latent", default))
+    name = name or DEFAULT_ESTIMATOR[latent.family.name]
+    if ESTIMATORS[name].family is not latent.family:
+        need = DEFAULT_LATENT[family.name]
+        kind = "a number of bits" if family.name == "bernoulli" else "CLASSESxVARIABLES"
+        raise UsageError(f"--latent: got {latent.name} for {name}, need {kind}, such as {need}")
+    given = dict(parse_setting(name, setting) for setting in args.set)
+    hyperparameters = {**ESTIMATORS[name].hyperparameters, **given}
+    with usage("--set"):
+        estimate = relaxjax.estimator(name, **given)
+        # A trial without arithmetic: a wrong value shows before anything runs or is written.
+        logits = jax.ShapeDtypeStruct(latent.shape, jnp.float32)
+        jax.eval_shape(lambda key, l: estimate(key, jnp.sum, l), jax.random.key(0), logits)
+    return name, hyperparameters, latent, estimate
+
+
+def parse_setting(name, setting):
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise UsageError(f"--set: got {setting!r}, need name=value")
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return key, number(text)
+    raise UsageError(f"--set {key}: got {text!r}, need a number")
+
+
+@contextlib.contextmanager
+def usage(argument):
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{argument}: {error}".replace(f"{argument}: name:", f"{argument}:")
+        ) from None
+
+
+@contextlib.contextmanager
+def run_folder(path):
+    """A folder to write in, which becomes path only when everything has been written."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"--run-dir: got {path}, which exists, need a new or empty folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise UsageError(
+            f"--run-dir: got {path}, need a folder that can be written ({error.strerror})"
+        ) from None
+    try:
+        yield staging
+        staging.chmod(0o755)
+        staging.replace(path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def run(args):
+    name, hyperparameters, latent, estimate = resolve(args)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    default = pathlib.Path("runs", f"{stamp}-{name.replace('/', '-')}-{latent.name}")
+    path = getattr(args, "run_dir", default)
+    with run_folder(path) as folder:
+        dataset = datasets.load(args.dataset)
+        if args.batch_size > len(dataset.train):
+            raise UsageError(
+                f"--batch-size: got {args.batch_size}, need at most {len(dataset.train)} images"
+            )
+        print(f"{name} on {args.dataset}, latent {latent.name}, {args.epochs} epochs")
+        start = time.perf_counter()
+        model, curves = train.train(
+            dataset,
+            latent,
+            estimate,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            seed=args.seed,
+        )
+        seconds = time.perf_counter() - start
+        scores = score(model, latent, dataset, jax.random.key(args.seed))
+        metrics = {
+            "estimator": name,
+            "hyperparameters": dict(hyperparameters),
+            "dataset": args.dataset,
+            "latent": latent.name,
+            "seed": args.seed,
+            "epochs": args.epochs,
+            "batch_size": args.batch_size,
+            "seconds": round(seconds, 3),
+            **scores,
+        }
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        draw(folder, model, latent, dataset, curves, metrics)
+    for key, value in scores.items():
+        print(f"{key:29} {value:8.3f} nats")
+    print(f"trained in {seconds:.1f} s; results in {path}")
+    return metrics
+
+
+def score(model, latent, dataset, key):
+    scores = {}
+    for split in ("train", "test"):
+        images = jnp.asarray(getattr(dataset, split))
+        sampled = jax.jit(evaluate.sampled_negative_elbo, static_argnums=(1, 4))
+        scores[f"negative_elbo_{split}"] = float(sampled(model, latent, key, images, NUM_DRAWS))
+        if latent.states <= evaluate.MAX_STATES:
+            exact = jax.jit(evaluate.exact_negative_elbo, static_argnums=1)
+            scores[f"exact_negative_elbo_{split}"] = float(exact(model, latent, images))
+    return dict(sorted(scores.items(), key=lambda item: item[0].startswith("exact")))
+
+
+def draw(folder, model, latent, dataset, curves, metrics):
+    key_z, key_prior = jax.random.split(jax.random.key(metrics["seed"]))
+    originals = jnp.asarray(dataset.test[:30])
+    z = latent.family.sample(key_z, model.encode(originals))
+    prior = latent.family.sample(key_prior, jnp.zeros((50, *latent.shape), jnp.float32))
+    pictures = [np.asarray(jax.nn.sigmoid(model.decode(z))) for z in (z, prior)]
+    plots.reconstructions(
+        folder / "reconstructions.png", dataset.test[:30], pictures[0], dataset.shape
+    )
+    plots.samples(folder / "samples.png", pictures[1], dataset.shape)
+    plots.curves(folder / "curves.png", curves, f"{metrics['estimator']}, latent {latent.name}")
+
+
+def main(argv=None):
+    try:
+        run(parser().parse_args(argv))
+    except UsageError as error:
+        print(f"discrete_vae.py: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("discrete_vae.py: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of examples/discrete_vae.py, one job a file."""
