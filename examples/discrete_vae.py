@@ -9,6 +9,7 @@ folder. `--estimator` takes any row of `relaxjax.catalog.ESTIMATORS` whose law t
 import argparse
 import contextlib
 import datetime
+import difflib
 import json
 import pathlib
 import shutil
@@ -35,7 +36,7 @@ NUM_DRAWS = 100
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise UsageError(message)
+        raise UsageError(message.removeprefix("argument "))
 
 
 def parser():
@@ -77,6 +78,15 @@ def parser():
         help="a new or empty folder for the results (default: one under runs/)",
     )
     return parser
+
+
+def parse(argv):
+    args, unknown = parser().parse_known_args(argv)
+    if unknown:
+        flags = [flag for flag in parser()._option_string_actions if flag.startswith("--")]
+        need = difflib.get_close_matches(unknown[0], flags, n=3) or flags
+        raise UsageError(f"{unknown[0]}: got an unknown argument, need one of {', '.join(need)}")
+    return args
 
 
 def positive(text):
@@ -158,12 +168,12 @@ def run(args):
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     default = pathlib.Path("runs", f"{stamp}-{name.replace('/', '-')}-{latent.name}")
     path = getattr(args, "run_dir", default)
+    dataset = datasets.load(args.dataset)
+    if args.batch_size > len(dataset.train):
+        raise UsageError(
+            f"--batch-size: got {args.batch_size}, need at most {len(dataset.train)} images"
+        )
     with run_folder(path) as folder:
-        dataset = datasets.load(args.dataset)
-        if args.batch_size > len(dataset.train):
-            raise UsageError(
-                f"--batch-size: got {args.batch_size}, need at most {len(dataset.train)} images"
-            )
         print(f"{name} on {args.dataset}, latent {latent.name}, {args.epochs} epochs")
         start = time.perf_counter()
         model, curves = train.train(
@@ -222,7 +232,7 @@ def draw(folder, model, latent, dataset, curves, metrics):
 
 def main(argv=None):
     try:
-        run(parser().parse_args(argv))
+        run(parse(argv))
     except UsageError as error:
         print(f"discrete_vae.py: error: {error}", file=sys.stderr)
         return 2

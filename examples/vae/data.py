@@ -56,14 +56,14 @@ class Dataset(NamedTuple):
 
 
 def load(name, data_dir=None):
-    """The binarized training and test images of a TFDS dataset: a pixel is 1 from half intensity on.
+    """The training and test images of a TFDS dataset; a pixel is 1 from half intensity on.
 
     data_dir is TFDS's own folder unless given. Raises UsageError where the name is unknown or the
     dataset cannot be prepared here.
     """
     builder = _builder(name, data_dir)
-    if not {"train", "test"} <= set(builder.info.splits):
-        raise UsageError(f"--dataset: got {name}, need one with the splits train and test")
+    if "image" not in builder.info.features or not {"train", "test"} <= set(builder.info.splits):
+        raise UsageError(f"--dataset: got {name}, need images with the splits train and test")
     splits = {}
     for split in ("train", "test"):
         images = np.stack([row["image"] for row in builder.as_data_source(split=split)])
@@ -87,10 +87,15 @@ def _builder(name, data_dir):
         if name != "digits" and not builder.data_path.exists():
             if importlib.util.find_spec("tensorflow") is None:
                 raise UsageError(
-                    f"--dataset: got {name}, which is not prepared in {builder.data_path} and needs "
-                    f"TensorFlow to be: pip install tensorflow, then tfds build {name}"
+                    f"--dataset: got {name}, which is not prepared in {builder.data_path}; that "
+                    f"needs TensorFlow: pip install tensorflow, then tfds build {name}"
                 )
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except OSError as error:
+            raise UsageError(
+                f"--dataset: got {name}, need to prepare it in {builder.data_path}: {error}"
+            ) from None
     return builder
 
 

@@ -2,4 +2,4 @@
 
 
 class UsageError(Exception):
-    """An argument that cannot be used; its message names the argument, what it got, what it needs."""
+    """An argument that cannot be used; the message names it, what it got and what it needs."""

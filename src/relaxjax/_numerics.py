@@ -110,13 +110,15 @@ def real(name, x, like, event_ndim=0, *, zero=False):
 
 def count(name, n, least):
     """A static count as an int: it sets a shape or a loop, so it cannot be traced."""
+    need = f"{name}: got {n!r}, need a static integer >= {least}"
     try:
         value = operator.index(n)
     except TypeError:
-        value = None
-    if value is None or isinstance(n, bool) or value < least:
-        kind = TypeError if value is None else ValueError
-        raise kind(f"{name}: got {n!r}, need a static integer >= {least}")
+        raise TypeError(need) from None
+    if isinstance(n, bool):
+        raise TypeError(need)
+    if value < least:
+        raise ValueError(need)
     return value
 
 
@@ -236,8 +238,8 @@ def sigmoid_slope(x):
 
 def follow(value, logits):
     """value, with the derivative 1 in logits (0 where these are infinite)."""
-    zero = jnp.where(jnp.isinf(logits), 0, logits - jax.lax.stop_gradient(logits))
-    return jax.lax.stop_gradient(value) + zero
+    finite = jnp.where(jnp.isinf(logits), 0, logits)
+    return jax.lax.stop_gradient(value) + (finite - jax.lax.stop_gradient(finite))
 
 
 def sum_like(x, like):

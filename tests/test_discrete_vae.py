@@ -1,0 +1,185 @@
+"""The example as its users run it: a short training, its files, and every wrong argument."""
+
+import itertools
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from scipy.special import expit, log_softmax
+
+import relaxjax
+from relaxjax.catalog import ESTIMATORS
+
+discrete_vae = pytest.importorskip("discrete_vae", reason="needs the extra examples")
+from vae import data, evaluate, model, train  # noqa: E402  (after the skip)
+
+PICTURES = {"reconstructions.png", "samples.png", "curves.png"}
+
+
+@pytest.fixture(autouse=True)
+def plain_jax():
+    """JAX as it comes, as the program's users have it; optax is not made for strict promotion."""
+    settings = {"jax_enable_x64": False, "jax_numpy_dtype_promotion": "standard"}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(autouse=True)
+def tfds_folder(tmp_path_factory, monkeypatch):
+    """The prepared digits, apart from the user's own."""
+    folder = tmp_path_factory.getbasetemp() / "tfds"
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda name: load(name, data_dir=folder))
+
+
+def main(*argv):
+    return discrete_vae.main([str(argument) for argument in argv])
+
+
+def test_digits_are_scikit_learns():
+    """Oracle: the array itself; a pixel is 1 from 8 of 16 on."""
+    from sklearn.datasets import load_digits
+
+    expected = load_digits().images.reshape(-1, 64) >= 8
+    digits = data.load("digits")
+    assert digits.shape == (8, 8)
+    assert np.array_equal(np.concatenate([digits.train, digits.test]), expected)
+    assert (len(digits.train), len(digits.test)) == (1500, 297)
+
+
+@pytest.mark.parametrize("latent", ["3x2", "3"])
+def test_exact_negative_elbo(latent):
+    """Oracle: every state by itertools, in NumPy's float64, from the weights alone."""
+    latent = model.parse_latent(latent)
+    vae = model.VAE(5, latent, hidden=4, rngs=nnx.Rngs(0))
+    images = np.random.default_rng(0).integers(0, 2, (7, 5)).astype(np.float32)
+
+    def layers(sequential, x):
+        first, _, last = sequential.layers
+        hidden = np.maximum(x @ np.float64(first.kernel[...]) + np.float64(first.bias[...]), 0)
+        return hidden @ np.float64(last.kernel[...]) + np.float64(last.bias[...])
+
+    values = np.eye(3) if len(latent.shape) == 2 else [[0.0], [1.0]]
+    expected = []
+    for x in images:
+        logits = layers(vae.encoder, x)
+        if len(latent.shape) == 2:
+            log_q = log_softmax(logits.reshape(latent.shape), axis=-1)
+        else:
+            log_q = np.log(np.stack([expit(-logits), expit(logits)], axis=-1))
+        total = 0.0
+        for state in itertools.product(range(log_q.shape[1]), repeat=len(log_q)):
+            z = np.concatenate([values[i] for i in state])
+            p = expit(layers(vae.decoder, z))
+            log_lik = np.sum(np.log(np.where(x == 1, p, 1 - p)))
+            log_qz = sum(log_q[v, i] for v, i in enumerate(state))
+            log_prior = -len(log_q) * math.log(log_q.shape[1])
+            total += math.exp(log_qz) * (log_qz - log_prior - log_lik)
+        expected.append(total)
+    exact = evaluate.exact_negative_elbo(vae, latent, images)
+    np.testing.assert_allclose(exact, np.mean(expected), rtol=1e-5)
+    draws = evaluate.sampled_negative_elbo(vae, latent, jax.random.key(1), images, 20_000)
+    np.testing.assert_allclose(draws, np.mean(expected), rtol=5e-3)
+
+
+@pytest.mark.parametrize("argv", [[], ["--latent", "12"]], ids=["classes", "bits"])
+def test_training_lowers_the_exact_negative_elbo(argv, tmp_path, capsys):
+    scores = []
+    for epochs in (1, 20):
+        folder = tmp_path / str(epochs)
+        assert main(*argv, "--epochs", epochs, "--run-dir", folder) == 0
+        assert {path.name for path in folder.iterdir()} == PICTURES | {"metrics.json"}
+        assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in PICTURES)
+        scores.append(json.loads((folder / "metrics.json").read_text()))
+        assert str(folder) in capsys.readouterr().out.splitlines()[-1]
+    first, last = scores
+    for split in ("train", "test"):
+        assert last[f"exact_negative_elbo_{split}"] < first[f"exact_negative_elbo_{split}"] - 3
+        # 100 draws an image: the sampled score is the exact one to a tenth of a nat.
+        assert last[f"negative_elbo_{split}"] == pytest.approx(
+            last[f"exact_negative_elbo_{split}"], abs=0.1
+        )
+    assert first["estimator"] == ("bernoulli/zgr" if argv else "categorical/reinmax")
+    assert first["hyperparameters"] == dict(ESTIMATORS[first["estimator"]].hyperparameters)
+    assert (first["seed"], first["epochs"]) == (0, 1) and first["seconds"] > 0
+
+
+def test_a_seed_repeats_a_run(tmp_path):
+    curves = []
+    for seed in (3, 3, 4):
+        folder = tmp_path / str(len(curves))
+        assert main("--epochs", 1, "--seed", seed, "--run-dir", folder) == 0
+        curves.append(json.loads((folder / "metrics.json").read_text())["negative_elbo_train"])
+    assert curves[0] == curves[1] != curves[2]
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_row_trains(name):
+    digits = data.load("digits")
+    small = digits._replace(train=digits.train[:200], test=digits.test[:10])
+    text = {"categorical": "3x2", "bernoulli": "4"}[ESTIMATORS[name].family.name]
+    latent, estimate = model.parse_latent(text), relaxjax.estimator(name)
+    _, curves = train.train(small, latent, estimate, epochs=8, batch_size=20, seed=0)
+    assert curves.train[-1] < curves.train[0] - 5
+
+
+WRONG = {
+    "--estimator categorical/reinmx": (
+        "--estimator",
+        "'categorical/reinmx'",
+        "categorical/reinmax",
+    ),
+    "--estimator gumbel-sigmoid": ("--estimator", "'gumbel-sigmoid'", "bernoulli/concrete"),
+    "--estimator bernoulli/zgr --latent 8x4": ("--latent", "8x4", "12"),
+    "--estimator categorical/zgr --latent 12": ("--latent", "12", "8x4"),
+    "--latent 8by4": ("--latent", "'8by4'", "8x4"),
+    "--latent 0": ("--latent", "'0'", "12"),
+    "--latent 1x4": ("--latent", "'1x4'", "8x4"),
+    "--set temperature": ("--set", "'temperature'", "name=value"),
+    "--set temperature=warm": ("--set temperature", "'warm'", "number"),
+    "--set temperature=0": ("temperature", "0", "positive"),
+    "--set temprature=1": ("temprature", "categorical/reinmax", "temperature"),
+    "--estimator bernoulli/gumbel_rao --set num_noise=1.5": ("num_noise", "1.5", "integer"),
+    "--dataset digts": ("--dataset", "'digts'", "digits"),
+    "--epochs 0": ("--epochs", "'0'", "positive integer"),
+    "--batch-size 9999": ("--batch-size", "9999", "1500"),
+    "--seed one": ("--seed", "'one'", "int"),
+    "--epoch 3": ("--epoch", "unknown", "--epochs"),
+}
+
+
+@pytest.mark.parametrize("argv", WRONG)
+def test_a_wrong_argument_is_one_line(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(*argv.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("discrete_vae.py: error: ")
+    for part in WRONG[argv]:
+        assert part in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unusable_run_folder_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file" / "below", tmp_path / "file", tmp_path):
+        assert main("--epochs", 1, "--run-dir", folder) == 2
+        err = capsys.readouterr().err
+        assert "--run-dir" in err and str(folder) in err and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(discrete_vae.plots, "curves", interrupt)  # the last file of a run
+    assert main("--epochs", 1, "--run-dir", tmp_path / "run") == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
