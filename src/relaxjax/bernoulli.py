@@ -390,6 +390,7 @@ def stochastic_times_smooth(key, logits, *, shape=None):
     return _stochastic_times_smooth(b, wide).astype(dtype)
 
 
+@jax.checkpoint  # keeps b and logits, not every factor below
 def _stochastic_times_smooth(b, logits):
     log_q = jax.nn.log_sigmoid(logits) / 2
     q = jnp.exp(log_q)
