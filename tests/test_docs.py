@@ -55,10 +55,17 @@ def test_every_public_name_is_documented():
                 assert not members.strip() or name in members or in_root, name
 
 
+def script(*path):
+    spec = importlib.util.spec_from_file_location(
+        path[-1].removesuffix(".py"), ROOT.joinpath(*path)
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_every_row_is_in_the_table():
-    spec = importlib.util.spec_from_file_location("table", ROOT / "docs" / "table.py")
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
+    table = script("docs", "table.py")
     for page in table.PAGES:
         text = page.read_text()
         assert text == table.written(text), f"stale: run docs/table.py to write {page.name}"
@@ -69,3 +76,9 @@ def test_links_and_pictures_are_there():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_benchmark_page_is_of_the_committed_results():
+    render = script("benchmarks", "render.py")
+    text = render.PAGE.read_text()
+    assert text == render.written(text), "stale: run benchmarks/render.py"
