@@ -218,7 +218,7 @@ def softmax(x):
 def covariance(p, g):
     """J(p) g, J(p) = diag(p) - p p^T; exactly 0 wherever p is, whatever g is there."""
     pg = once(jnp.where(p == 0, 0, p * g))
-    return pg - p * row_sum(pg)
+    return pg - p * once(row_sum(pg))
 
 
 def log_of(p):

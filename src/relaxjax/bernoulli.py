@@ -283,10 +283,7 @@ def _zgr_fwd(b, logits):
 
 def _zgr_bwd(residuals, g):
     b, logits = residuals
-    sign = 2 * jax.lax.stop_gradient(b) - 1
-    # |b - p| without the cancellation of 1 - p; the second term, 0, is its derivative in b.
-    distance = jax.nn.sigmoid(-sign * logits) + sign * (b - jax.lax.stop_gradient(b))
-    return None, g * distance / 2
+    return None, g * _distance(b, jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)) / 2
 
 
 _zgr.defvjp(_zgr_fwd, _zgr_bwd)
@@ -357,10 +354,11 @@ def _gumbel_rao_fwd(key, b, logits, temperature, num_noise):
 
 def _gumbel_rao_bwd(num_noise, residuals, g):
     key, b, logits, temperature = residuals
+    given_bit = _logistic_given_bit(b, logits)
 
     def weight(key):
-        noise = _numerics.logistic(key, logits.shape, logits.dtype)
-        x = _numerics.follow(_logistic_given_bit(noise, b, logits), logits)
+        x = given_bit(_numerics.logistic(key, logits.shape, logits.dtype))
+        x = _numerics.follow(x, logits)
         return _numerics.sigmoid_slope(x / temperature) / temperature
 
     return None, None, g * _numerics.mean_over_noise(weight, key, num_noise), None
@@ -369,10 +367,11 @@ def _gumbel_rao_bwd(num_noise, residuals, g):
 _gumbel_rao.defvjp(_gumbel_rao_fwd, _gumbel_rao_bwd)
 
 
-def _logistic_given_bit(noise, b, logits):
-    """logits + L given that its sign is b's, from one logistic draw; no rejection."""
+def _logistic_given_bit(b, logits):
+    """The map from logistic noise to logits + L given that its sign is b's; no rejection."""
     sign = 2 * b - 1
-    return sign * jax.nn.softplus(jax.nn.softplus(sign * logits) + noise)
+    start = jax.nn.softplus(sign * logits)
+    return lambda noise: sign * jax.nn.softplus(start + noise)
 
 
 def stochastic_times_smooth(key, logits, *, shape=None):
@@ -386,14 +385,42 @@ def stochastic_times_smooth(key, logits, *, shape=None):
       term alone, which is half the gradient of a linear f.
     """
     wide, dtype = _numerics.parameters("logits", logits, shape)
-    b = _draw_probability(key, jnp.exp(jax.nn.log_sigmoid(jax.lax.stop_gradient(wide)) / 2))
+    b = _draw_probability(key, _root(jax.lax.stop_gradient(wide)))
     return _stochastic_times_smooth(b, wide).astype(dtype)
 
 
-@jax.checkpoint  # keeps b and logits, not every factor below
+@jax.custom_vjp
 def _stochastic_times_smooth(b, logits):
-    log_q = jax.nn.log_sigmoid(logits) / 2
-    q = jnp.exp(log_q)
-    # log q - log(1 - q), where 1 - q = (1 - p) / (1 + q) keeps its digits as q tends to 1.
-    log_odds = log_q + jax.nn.softplus(logits) + jnp.log1p(q)
-    return q * _zgr(b, log_odds)
+    return _root(logits) * b
+
+
+def _stochastic_times_smooth_fwd(b, logits):
+    q = _root(logits)
+    # log q - log(1 - q), the log-odds of b, whose own second derivative is zgr's.
+    log_odds = jax.nn.log_sigmoid(logits) / 2 + jax.nn.softplus(logits) + jnp.log1p(q)
+    return _stochastic_times_smooth(b, logits), (_zgr(b, log_odds), logits)
+
+
+def _stochastic_times_smooth_bwd(residuals, g):
+    b, logits = residuals
+    q, tail = _root(logits), jax.nn.sigmoid(-logits)
+    distance = _distance(b, q, tail / (1 + q))
+    return None, g * q * (b * tail / 2 + distance * (1 + q) / 4)
+
+
+_stochastic_times_smooth.defvjp(_stochastic_times_smooth_fwd, _stochastic_times_smooth_bwd)
+
+
+def _root(logits):
+    """sqrt(p), which does not underflow where p does; smooth at 0 too."""
+    below = logits < 0
+    negative, positive = jnp.where(below, logits, 0), jnp.where(below, 0, logits)
+    scale = jnp.where(below, jnp.exp(negative / 2), 1)
+    return scale * jax.lax.rsqrt(1 + jnp.exp(negative - positive))
+
+
+def _distance(b, p, rest):
+    """|b - p| of a bit b, from p and rest = 1 - p, without the cancellation of that difference."""
+    bit = jax.lax.stop_gradient(b)
+    # The last term is 0; it carries the derivative in b.
+    return bit * rest + (1 - bit) * p + (2 * bit - 1) * (b - bit)
