@@ -13,7 +13,7 @@ demo: $(VENV)/.examples
 
 test: check
 	$(BIN)/python -m pytest -n auto
-	RELAXJAX_X64=0 $(BIN)/python -m pytest -n auto tests/test_contract.py
+	RELAXJAX_X64=0 $(BIN)/python -m pytest -n auto -m "not once" tests/test_contract.py
 	$(BIN)/python -m pytest --doctest-modules src
 
 check: $(VENV)/.dev

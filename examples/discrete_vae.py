@@ -25,12 +25,15 @@ import relaxjax
 from relaxjax.catalog import ESTIMATORS
 from vae import data as datasets
 from vae import evaluate, plots, train
+from vae import latent as latents
 from vae.errors import UsageError
-from vae.model import parse_latent
 
-# What to use where only one of --estimator and --latent is given.
-DEFAULT_ESTIMATOR = {"categorical": "categorical/reinmax", "bernoulli": "bernoulli/zgr"}
-DEFAULT_LATENT = {"categorical": "8x4", "bernoulli": "12"}
+# What to use where --latent alone is given.
+DEFAULT_ESTIMATOR = {
+    "categorical": "categorical/reinmax",
+    "bernoulli": "bernoulli/zgr",
+    "subsets": "subsets/zgr",
+}
 NUM_DRAWS = 100
 
 
@@ -64,8 +67,8 @@ def parser():
     parser.add_argument(
         "--latent",
         metavar="SHAPE",
-        help="CLASSESxVARIABLES (8x4: four categoricals of eight classes) or a number of bits (12) "
-        "(default: 8x4, or 12 with an estimator for bits)",
+        help="CLASSESxVARIABLES (8x4: four categoricals of eight classes), a number of bits (12) "
+        "or NchooseK (10choose3: three of ten items) (default: 8x4, or what suits the estimator)",
         default=argparse.SUPPRESS,
     )
     parser.add_argument("--epochs", type=positive, default=400)
@@ -102,25 +105,25 @@ def positive(text):
 def resolve(args):
     """The estimator's name, its hyperparameters and the latent, checked against one another."""
     name = getattr(args, "estimator", None)
-    if name is not None and name not in ESTIMATORS:
+    if name is None:
+        latent = latents.parse(getattr(args, "latent", "8x4"))
+        name = DEFAULT_ESTIMATOR[latent.law]
+    elif name not in ESTIMATORS:
         with usage("--estimator"):
             relaxjax.estimator(name)
-    family = ESTIMATORS[name].family if name else None
-    default = DEFAULT_LATENT[family.name] if family else DEFAULT_LATENT["categorical"]
-    latent = parse_latent(getattr(args, "latent", default))
-    name = name or DEFAULT_ESTIMATOR[latent.family.name]
-    if ESTIMATORS[name].family is not latent.family:
-        need = DEFAULT_LATENT[family.name]
-        kind = "a number of bits" if family.name == "bernoulli" else "CLASSESxVARIABLES"
-        raise UsageError(f"--latent: got {latent.name} for {name}, need {kind}, such as {need}")
+    text = getattr(args, "latent", latents.default(name))
+    latent = latents.parse(text, latents.law_of(name))
     given = dict(parse_setting(name, setting) for setting in args.set)
-    hyperparameters = {**ESTIMATORS[name].hyperparameters, **given}
+    if latent.k is not None:
+        if "k" in given:
+            raise UsageError(f"--set k: got {given['k']}, need it in --latent, such as 10choose3")
+        given["k"] = latent.k
     with usage("--set"):
         estimate = relaxjax.estimator(name, **given)
         # A trial without arithmetic: a wrong value shows before anything runs or is written.
         logits = jax.ShapeDtypeStruct(latent.shape, jnp.float32)
         jax.eval_shape(lambda key, l: estimate(key, jnp.sum, l), jax.random.key(0), logits)
-    return name, hyperparameters, latent, estimate
+    return name, {**ESTIMATORS[name].hyperparameters, **given}, latent, estimate
 
 
 def parse_setting(name, setting):
@@ -176,19 +179,21 @@ def run(args):
     with run_folder(path) as folder:
         print(f"{name} on {args.dataset}, latent {latent.name}, {args.epochs} epochs")
         start = time.perf_counter()
+        law = latents.build(latent, hyperparameters)
         model, curves = train.train(
             dataset,
             latent,
+            law,
             estimate,
             epochs=args.epochs,
             batch_size=args.batch_size,
             seed=args.seed,
         )
         seconds = time.perf_counter() - start
-        scores = score(model, latent, dataset, jax.random.key(args.seed))
+        scores = score(model, law, dataset, jax.random.key(args.seed))
         metrics = {
             "estimator": name,
-            "hyperparameters": dict(hyperparameters),
+            "hyperparameters": {k: plain(v) for k, v in hyperparameters.items()},
             "dataset": args.dataset,
             "latent": latent.name,
             "seed": args.seed,
@@ -198,36 +203,45 @@ def run(args):
             **scores,
         }
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        draw(folder, model, latent, dataset, curves, metrics)
+        draw(folder, model, law, dataset, curves, metrics)
     for key, value in scores.items():
         print(f"{key:29} {value:8.3f} nats")
     print(f"trained in {seconds:.1f} s; results in {path}")
     return metrics
 
 
-def score(model, latent, dataset, key):
+def plain(value):
+    """A hyperparameter as JSON has it."""
+    return value.__name__ if callable(value) else value
+
+
+def score(model, law, dataset, key):
+    sampled = jax.jit(
+        lambda model, images: evaluate.sampled_negative_elbo(model, law, key, images, NUM_DRAWS)
+    )
+    exact = jax.jit(lambda model, images: evaluate.exact_negative_elbo(model, law, images))
     scores = {}
     for split in ("train", "test"):
         images = jnp.asarray(getattr(dataset, split))
-        sampled = jax.jit(evaluate.sampled_negative_elbo, static_argnums=(1, 4))
-        scores[f"negative_elbo_{split}"] = float(sampled(model, latent, key, images, NUM_DRAWS))
-        if latent.states <= evaluate.MAX_STATES:
-            exact = jax.jit(evaluate.exact_negative_elbo, static_argnums=1)
-            scores[f"exact_negative_elbo_{split}"] = float(exact(model, latent, images))
+        scores[f"negative_elbo_{split}"] = float(sampled(model, images))
+        if law.states <= evaluate.MAX_STATES:
+            scores[f"exact_negative_elbo_{split}"] = float(exact(model, images))
     return dict(sorted(scores.items(), key=lambda item: item[0].startswith("exact")))
 
 
-def draw(folder, model, latent, dataset, curves, metrics):
+def draw(folder, model, law, dataset, curves, metrics):
     key_z, key_prior = jax.random.split(jax.random.key(metrics["seed"]))
     originals = jnp.asarray(dataset.test[:30])
-    z = latent.family.sample(key_z, model.encode(originals))
-    prior = latent.family.sample(key_prior, jnp.zeros((50, *latent.shape), jnp.float32))
+    z = law.family.sample(key_z, model.encode(originals))
+    prior = law.family.sample(key_prior, jnp.broadcast_to(law.prior, (50, *law.prior.shape)))
     pictures = [np.asarray(jax.nn.sigmoid(model.decode(z))) for z in (z, prior)]
     plots.reconstructions(
         folder / "reconstructions.png", dataset.test[:30], pictures[0], dataset.shape
     )
     plots.samples(folder / "samples.png", pictures[1], dataset.shape)
-    plots.curves(folder / "curves.png", curves, f"{metrics['estimator']}, latent {latent.name}")
+    plots.curves(
+        folder / "curves.png", curves, f"{metrics['estimator']}, latent {metrics['latent']}"
+    )
 
 
 def main(argv=None):

@@ -1,5 +1,6 @@
 """The example as its users run it: a short training, its files, and every wrong argument."""
 
+import functools
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ from relaxjax.catalog import ESTIMATORS
 
 discrete_vae = pytest.importorskip("discrete_vae", reason="needs the extra examples")
 from vae import data, evaluate, model, train  # noqa: E402  (after the skip)
+from vae import latent as latents  # noqa: E402
 
 PICTURES = {"reconstructions.png", "samples.png", "curves.png"}
 
@@ -57,7 +59,8 @@ def test_digits_are_scikit_learns():
 @pytest.mark.parametrize("latent", ["3x2", "3"])
 def test_exact_negative_elbo(latent):
     """Oracle: every state by itertools, in NumPy's float64, from the weights alone."""
-    latent = model.parse_latent(latent)
+    latent = latents.parse(latent)
+    law = latents.build(latent, {})
     vae = model.VAE(5, latent, hidden=4, rngs=nnx.Rngs(0))
     images = np.random.default_rng(0).integers(0, 2, (7, 5)).astype(np.float32)
 
@@ -83,9 +86,9 @@ def test_exact_negative_elbo(latent):
             log_prior = -len(log_q) * math.log(log_q.shape[1])
             total += math.exp(log_qz) * (log_qz - log_prior - log_lik)
         expected.append(total)
-    exact = evaluate.exact_negative_elbo(vae, latent, images)
+    exact = evaluate.exact_negative_elbo(vae, law, images)
     np.testing.assert_allclose(exact, np.mean(expected), rtol=1e-5)
-    draws = evaluate.sampled_negative_elbo(vae, latent, jax.random.key(1), images, 20_000)
+    draws = evaluate.sampled_negative_elbo(vae, law, jax.random.key(1), images, 20_000)
     np.testing.assert_allclose(draws, np.mean(expected), rtol=5e-3)
 
 
@@ -116,32 +119,37 @@ def test_a_run(argv, tmp_path, capsys):
 
 def test_the_exact_negative_elbo_falls():
     """On the held-out digits, from one epoch to sixteen."""
-    digits, latent = data.load("digits"), model.parse_latent("3x2")
-    estimate = relaxjax.estimator("categorical/reinmax")
-    exact = jax.jit(evaluate.exact_negative_elbo, static_argnums=1)
+    digits, latent = data.load("digits"), latents.parse("3x2")
+    law, estimate = latents.build(latent, {}), relaxjax.estimator("categorical/reinmax")
+    exact = jax.jit(lambda vae, images: evaluate.exact_negative_elbo(vae, law, images))
     scores = []
     for epochs in (1, 16):
-        vae, _ = train.train(digits, latent, estimate, epochs=epochs, batch_size=100, seed=0)
-        scores.append(float(exact(vae, latent, jax.numpy.asarray(digits.test))))
+        vae, _ = train.train(digits, latent, law, estimate, epochs=epochs, batch_size=100, seed=0)
+        scores.append(float(exact(vae, jax.numpy.asarray(digits.test))))
     assert scores[1] < scores[0] - 4
 
 
 def test_a_seed_repeats_a_run():
     digits = data.load("digits")
     small = digits._replace(train=digits.train[:200], test=digits.test[:10])
-    latent, estimate = model.parse_latent("4"), relaxjax.estimator("bernoulli/zgr")
-    options = dict(epochs=2, batch_size=20)
-    curves = [train.train(small, latent, estimate, seed=s, **options)[1] for s in (3, 3, 4)]
+    latent, estimate = latents.parse("4"), relaxjax.estimator("bernoulli/zgr")
+    run = functools.partial(train.train, small, latent, latents.build(latent, {}), estimate)
+    curves = [run(epochs=2, batch_size=20, seed=seed)[1] for seed in (3, 3, 4)]
     assert np.array_equal(curves[0], curves[1]) and not np.array_equal(curves[0], curves[2])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_row_trains(name):
     digits = data.load("digits")
     small = digits._replace(train=digits.train[:200], test=digits.test[:10])
-    text = {"categorical": "3x2", "bernoulli": "4"}[ESTIMATORS[name].family.name]
-    latent, estimate = model.parse_latent(text), relaxjax.estimator(name)
-    _, curves = train.train(small, latent, estimate, epochs=8, batch_size=20, seed=0)
+    default = latents.default(name)
+    text = {"8x4": "3x2", "12": "4", "10choose3": "5choose2", "64x1": "9x1"}.get(default, default)
+    latent = latents.parse(text, latents.law_of(name))
+    given = {"k": latent.k} if latent.k else {}
+    law = latents.build(latent, {**ESTIMATORS[name].hyperparameters, **given})
+    estimate = relaxjax.estimator(name, **given)
+    _, curves = train.train(small, latent, law, estimate, epochs=8, batch_size=20, seed=0)
     assert curves.train[-1] < curves.train[0] - 5
 
 
@@ -154,6 +162,9 @@ WRONG = {
     "--estimator gumbel-sigmoid": ("--estimator", "'gumbel-sigmoid'", "bernoulli/concrete"),
     "--estimator bernoulli/zgr --latent 8x4": ("--latent", "8x4", "12"),
     "--estimator categorical/zgr --latent 12": ("--latent", "12", "8x4"),
+    "--estimator subsets/zgr --latent 12": ("--latent", "12", "10choose3"),
+    "--estimator subsets/zgr --set k=3": ("--set k", "3", "--latent"),
+    "--latent 3choose5": ("--latent", "'3choose5'", "10choose3"),
     "--latent 8by4": ("--latent", "'8by4'", "8x4"),
     "--latent 0": ("--latent", "'0'", "12"),
     "--latent 1x4": ("--latent", "'1x4'", "8x4"),

@@ -22,14 +22,14 @@ class Curves(NamedTuple):
     test: np.ndarray
 
 
-def train(data, latent, estimate, *, epochs, batch_size, seed):
+def train(data, latent, law, estimate, *, epochs, batch_size, seed):
     """A trained VAE and its curves."""
     init_key, key = jax.random.split(jax.random.key(seed))
     model = VAE(data.train.shape[-1], latent, rngs=nnx.Rngs(init_key))
     graph, params = nnx.split(model, nnx.Param)
     optimizer = optax.adam(LEARNING_RATE)
     state = params, optimizer.init(params)
-    epoch = _epoch(graph, latent, estimate, optimizer, batch_size)
+    epoch = _epoch(graph, law, estimate, optimizer, batch_size)
     images = jnp.asarray(data.train), jnp.asarray(data.test)
     history = []
     with tqdm(range(epochs), desc="training", unit="epoch", disable=None) as bar:
@@ -40,11 +40,11 @@ def train(data, latent, estimate, *, epochs, batch_size, seed):
     return nnx.merge(graph, state[0]), Curves(*np.transpose(history))
 
 
-def _epoch(graph, latent, estimate, optimizer, batch_size):
+def _epoch(graph, law, estimate, optimizer, batch_size):
     def loss(params, key, batch):
         model = nnx.merge(graph, params)
         keys = jax.random.split(key, len(batch))
-        one = lambda key, x: negative_elbo(model, latent, estimate, key, x)
+        one = lambda key, x: negative_elbo(model, law, estimate, key, x)
         return jnp.mean(jax.vmap(one)(keys, batch))
 
     def step(state, keyed_batch):
@@ -61,7 +61,7 @@ def _epoch(graph, latent, estimate, optimizer, batch_size):
         shuffled = train_images[order].reshape(batches, batch_size, -1)
         state, losses = jax.lax.scan(step, state, (jax.random.split(step_key, batches), shuffled))
         model = nnx.merge(graph, state[0])
-        test = evaluate.sampled_negative_elbo(model, latent, test_key, test_images)
+        test = evaluate.sampled_negative_elbo(model, law, test_key, test_images)
         return state, (jnp.mean(losses), test)
 
     return epoch

@@ -363,7 +363,7 @@ def gapped_straight_through(key, logits, *, temperature=1.0, gap=1.0, shape=None
     """
     wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
     temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
-    gap = _numerics.real("gap", gap, wide, event_ndim=1, zero=True)
+    gap = _numerics.real("gap", gap, wide, event_ndim=1, range=_numerics.NONNEGATIVE)
     return _gapped_straight_through(_draw(key, wide), wide, temperature, gap).astype(dtype)
 
 

@@ -35,6 +35,18 @@ class Family(NamedTuple):
     support: Callable[[Any], jax.Array] | None = None
 
 
+def check_enumerable(values, shape):
+    """ValueError where variables of so many values each, one an entry of shape, are too many."""
+    variables = math.prod(shape)
+    # The first test keeps a count of subsets, of thousands of digits, from being raised to a power.
+    if values > MAX_SUPPORT or values**variables > MAX_SUPPORT:
+        shown = values if values <= MAX_SUPPORT else f"over {MAX_SUPPORT}"
+        raise ValueError(
+            f"params: got {variables} variables of {shown} values, "
+            f"need at most {MAX_SUPPORT} joint samples to enumerate"
+        )
+
+
 def joint_support(points, shape, dtype):
     """Every joint sample of independent variables, each of which takes the given points.
 
@@ -45,12 +57,8 @@ def joint_support(points, shape, dtype):
     Returns: (m ** prod(shape), *shape, *event); the last variable changes fastest.
     Errors: ValueError above 2^20 samples.
     """
+    check_enumerable(len(points), shape)
     variables = math.prod(shape)
-    if len(points) ** variables > MAX_SUPPORT:
-        raise ValueError(
-            f"params: got {variables} variables of {len(points)} values, "
-            f"need at most {MAX_SUPPORT} joint samples to enumerate"
-        )
     index = np.array(list(itertools.product(range(len(points)), repeat=variables)), np.int32)
     samples = points[index.reshape(-1, *shape)]
     return jnp.asarray(samples, dtype)

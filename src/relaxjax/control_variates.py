@@ -1,0 +1,301 @@
+"""Score-function estimators with a control variate: a function whose mean is known, subtracted.
+
+Start with `quadratic` where a small network can learn its coefficients: it costs no call of f and
+has the least variance of all at two. `muprop` and `rebar` need nothing learned, but call f between
+its samples.
+
+Throughout, as in `score`: (key, f, logits, *, family, ...) -> a scalar to minimize, whose value
+estimates E[f], whose gradient in logits is the estimator g, and whose gradient in what f closes
+over is the ordinary one at the samples. Its gradient in phi - temperature, scale, critic_params,
+linear, factors, and nothing else - is that of ||g||^2, which estimates the gradient of the total
+variance without bias, since E[g] does not depend on phi: one jax.grad and one optimizer train the
+model and the control variate together, by descent. Second derivatives are 0. temperature is a
+positive scalar or has the batch shape of logits, scale any real scalar; both may be traced. In the
+formulas x is a sample, mu = E[x], delta = x - mu, Sigma v the pullback of mu at v, s(x) the
+gradient of log_prob, which is delta for the library's own laws. Errors, all at trace time:
+ValueError for a family that cannot serve, TypeError where f does not return a float scalar or
+samples are integers.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from relaxjax import _numerics, _surrogate, bernoulli, categorical
+from relaxjax._surrogate import attach, attach_variance, constants
+from relaxjax.score import leave_one_out
+
+
+def muprop(key, f, logits, *, family):
+    """REINFORCE with f's first-order expansion at the mean as its control variate.
+
+    Gradient: (f(x) - f(mu) - <f'(mu), delta>) s(x) + Sigma f'(mu).
+    Bias: none, for any law with a mean. The variance is 0 for linear f.
+    Cost: 2 calls of f, one of them with its gradient, at mu: not a sample.
+    Source: Gu et al. 2016, arXiv:1511.05176.
+    """
+    (x,) = _surrogate.draw(key, logits, family, 1)
+    return _muprop(x, f, logits, family)
+
+
+def _muprop(x, f, logits, family):
+    value = _numerics.scalar(f(x))
+    l, F, X = constants(logits, value, x)
+    mu, pull = _surrogate.mean_and_pullback(family, l)
+    expansion = _surrogate.evaluate_with_slopes(f, mu.astype(x.dtype)[None])
+    f_mu, slope = jax.tree.map(lambda y: y[0].astype(F.dtype), constants(*expansion))
+    a = F - f_mu - _surrogate.inner(slope, X - mu)
+    g = _surrogate.score(family, a[None], X[None], l)
+    return attach(value, logits, jax.tree.map(jnp.add, g, pull(slope)))
+
+
+def quadratic(key, f, logits, *, family, linear, factors=None, num_samples=2):
+    """RLOO on what is left of f after a learned quadratic whose mean is exact.
+
+    Gradient: 1/(K - 1) sum_k (t_k - tbar) s(x_k) + grad H, K = num_samples, t_k = f(x_k) - h(x_k),
+      h(x) = <a, x> + sum_r <u_r, x>^2 and
+      H = E[h] = <a, mu> + sum_r (<u_r, mu>^2 + <u_r, Sigma u_r>), a = linear, u_r = factors[r].
+    Bias: none as long as linear and factors depend on neither samples nor f at them; they may
+      depend on the data and on stop_gradient(logits), as a network's output. For f in the span of h
+      the variance is 0; with linear 0 and no factors it is rloo.
+    Cost: K calls of f, without its gradients.
+    Args: linear: shaped as logits; factors: (R, *logits.shape) or None; num_samples: static
+      integer >= 2. Any law with a mean that has the shape of logits.
+    Source: of this library; no published form is known to us.
+    """
+    num_samples = _numerics.count("num_samples", num_samples, 2)
+    shape = jnp.shape(logits)
+    linear = _numerics.floats("linear", linear)
+    if linear.shape != shape:
+        raise ValueError(
+            f"linear: got {_numerics.describe(linear)}, need the shape of logits {shape}"
+        )
+    if factors is not None:
+        factors = _numerics.floats("factors", factors)
+        if factors.shape[1:] != shape or factors.ndim == 0:
+            need = f"(R, *{shape}), a row for each factor"
+            raise ValueError(f"factors: got {_numerics.describe(factors)}, need shape {need}")
+    x = _surrogate.draw(key, logits, family, num_samples)
+    return _quadratic(x, f, logits, family, linear, factors)
+
+
+def _quadratic(x, f, logits, family, linear, factors):
+    values = _surrogate.evaluate(f, x)
+    l, F, X = constants(logits, values, x)
+    axes = tuple(range(-l.ndim, 0))
+
+    def mean_of_h(l, linear, factors):
+        mu, pull = _surrogate.mean_and_pullback(family, l)
+        total = _surrogate.inner(linear, mu)
+        if factors is not None:
+            spread = jnp.sum(factors * jax.vmap(pull)(factors))
+            total += jnp.sum(jnp.sum(factors * mu[None], axis=axes) ** 2) + spread
+        return total
+
+    def gradient(phi):
+        linear, factors = jax.tree.map(lambda p: p.astype(F.dtype), phi)
+        h = jax.vmap(lambda x: jnp.sum(linear * x))(X)
+        if factors is not None:
+            projections = jax.vmap(lambda u: jax.vmap(lambda x: jnp.sum(u * x))(X))(factors)
+            h += jnp.sum(projections**2, axis=0)
+        g = _surrogate.score(family, leave_one_out(F - h), X, l)
+        return g + jax.grad(mean_of_h)(l, linear, factors)
+
+    phi = linear, factors
+    return attach_variance(_surrogate.mean_value(values), logits, phi, gradient)
+
+
+# ------------------------------------------------------------------ relaxed control variates
+
+
+class _Relaxation(NamedTuple):
+    """A law as a function of noise: its hard draw, and z before and after the draw is known."""
+
+    noise: Callable  # (key, shape, dtype)
+    hard: Callable  # (noise, logits) -> b
+    free: Callable  # (noise, logits) -> z
+    given: Callable  # (noise, b, logits) -> z', of the law of z given b
+    relax: Callable  # (z, temperature) -> a relaxed sample
+
+
+_RELAXATIONS = {
+    "bernoulli": _Relaxation(
+        noise=_numerics.logistic,
+        hard=lambda noise, l: bernoulli._straight_through_concrete(noise, l, jnp.ones_like(l)),
+        free=jnp.add,
+        given=lambda noise, b, l: bernoulli._logistic_given_bit(b, l)(noise),
+        relax=lambda z, temperature: bernoulli._concrete(jnp.zeros_like(z), z, temperature),
+    ),
+    "categorical": _Relaxation(
+        noise=_numerics.gumbel,
+        hard=lambda noise, l: categorical._straight_through_gumbel_softmax(
+            noise, l, jnp.ones_like(l)
+        ),
+        # Normalized, as the law of z given b takes them.
+        free=lambda noise, l: jax.nn.log_softmax(l) + noise,
+        given=categorical._gumbel_given_class,
+        relax=lambda z, temperature: categorical._gumbel_softmax(jnp.zeros_like(z), z, temperature),
+    ),
+}
+
+
+def rebar(key, f, logits, *, family, temperature=0.5, scale=1.0):
+    """REINFORCE with f at a relaxed sample as its control variate, correlated through the noise.
+
+    Gradient: (f(b) - c(z')) s(b) + grad c(z) - grad c(z'), c(z) = scale f(relax(z)), the last two
+      in logits: z = logits + noise and b its hard sample; z' has the law of z given b, with fresh
+      noise; relax(z) is sigmoid(z / temperature) or softmax(z / temperature).
+    Bias: none at any temperature and scale. scale 0 is reinforce.
+    Cost: 3 calls of f, two of them with gradients, at relaxed samples.
+    Source: Tucker et al. 2017, arXiv:1703.07370, eq. 8; their lambda, eta are temperature, scale.
+    """
+    noise, fresh = _noise(key, logits, family, "rebar")
+    return _rebar(noise, fresh, f, logits, family, temperature, scale)
+
+
+def _rebar(noise, fresh, f, logits, family, temperature, scale):
+    scale = _numerics.real("scale", scale, noise.ravel()[0], range=_numerics.ANY)
+    c = lambda scale, y: scale * _numerics.scalar(f(y)).astype(scale.dtype)
+    return _relax(noise, fresh, f, logits, family, c, scale, temperature)
+
+
+def relax(key, f, logits, *, family, critic, critic_params, temperature=0.5):
+    """REBAR with any critic in place of f: a free-form control variate.
+
+    Gradient: that of `rebar`, with c(z) = critic(critic_params, relax(z)).
+    Bias: none for any critic. One that is far from f has a large variance: start it near 0 or f.
+    Cost: 1 call of f, and what critic calls.
+    Args: critic: (critic_params, y) -> a float scalar, y a relaxed sample shaped as logits. It
+      takes whatever learns as critic_params, a pytree of floats, and closes over none of it.
+    Source: Grathwohl et al. 2018, arXiv:1711.00123, eq. 8; their c_phi is critic.
+    """
+    if not callable(critic):
+        raise TypeError(f"critic: got {critic!r}, need a function (critic_params, y) -> scalar")
+    noise, fresh = _noise(key, logits, family, "relax")
+    return _relax(noise, fresh, f, logits, family, critic, critic_params, temperature)
+
+
+def _noise(key, logits, family, estimator):
+    event_ndim = _surrogate.independent(family, estimator)
+    wide, _ = _numerics.parameters("logits", logits, None, event_ndim)
+    draw = _RELAXATIONS[family.name].noise
+    return [draw(k, wide.shape, wide.dtype) for k in jax.random.split(key)]
+
+
+def _relax(noise, fresh, f, logits, family, critic, critic_params, temperature):
+    law, event_ndim = _RELAXATIONS[family.name], _surrogate.independent(family, "relax")
+    wide, dtype = _numerics.parameters("logits", logits, None, event_ndim)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim)
+    b = law.hard(noise, jax.lax.stop_gradient(wide))
+    value = _numerics.scalar(f(b.astype(dtype)))
+    l, F, b, noise, fresh = constants(wide, value, b, noise, fresh)
+
+    def gradient(phi):
+        critic_params, temperature = phi
+        temperature = temperature.astype(l.dtype)
+
+        def c(z):
+            y = law.relax(z, temperature).astype(dtype)
+            return _numerics.scalar(critic(critic_params, y), "critic")
+
+        both = lambda l: jnp.stack([law.free(noise, l), law.given(fresh, b, l)])
+        C, pull = jax.vjp(lambda l: jax.vmap(c)(both(l)), l)
+        (difference,) = pull(jnp.asarray([1, -1], C.dtype))
+        a = F - C[1].astype(F.dtype)
+        return _surrogate.score(family, a[None], b[None], l) + difference
+
+    return attach_variance(value, logits, (critic_params, temperature), gradient)
+
+
+# ------------------------------------------------------------------------- Stein's operator
+
+
+def rodeo(key, f, logits, *, family, num_samples=3, scale=1.0, critic=None, critic_params=None):
+    """RLOO with control variates from a discrete Stein operator A, whose mean is 0 for every h.
+
+    Gradient: 1/K sum_k ([f_k - mean_{j != k} (f_j + (A h_j)(x_j))] s(x_k) + (A h'_k s)(x_k)),
+      K = num_samples, (A h)(x) = sum_i (E[h(x with variable i drawn anew)] - h(x)); h_k and h'_k
+      are the means over j != k of H and H' at (f_j, <grad f_j, y - mu>), a function of y.
+    Bias: none for any H, H'; num_samples 2 and scale 0 is rloo.
+    Cost: K calls of f with their gradients; critic is called once, on arrays.
+    Args: num_samples: static integer >= 2; critic: (critic_params, value, increment) -> (H, H'),
+      elementwise on two arrays of one shape; None is (scale increment, scale increment / 2), in
+      closed form. scale is not used, and gets gradient 0, beside a critic.
+    Source: Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497, with the sum over variables
+      for their mean, and the increment from mu for theirs from x_j.
+    """
+    num_samples = _numerics.count("num_samples", num_samples, 2)
+    _surrogate.independent(family, "rodeo")
+    if critic is not None and not callable(critic):
+        need = "a function (critic_params, value, increment) -> (H, H')"
+        raise TypeError(f"critic: got {critic!r}, need {need}")
+    x = _surrogate.draw(key, logits, family, num_samples)
+    return _rodeo(x, f, logits, family, scale, critic, critic_params)
+
+
+def _rodeo(x, f, logits, family, scale, critic, critic_params):
+    values, slopes = _surrogate.evaluate_with_slopes(f, x)
+    l, F, V, X = constants(logits, values, slopes, x)
+    scale = _numerics.real("scale", scale, F[0], range=_numerics.ANY)
+    if critic is None:
+        phi, gradient = scale, _stein_linear(F, V, X, l, family)
+    else:
+        phi, gradient = critic_params, _stein(F, V, X, l, family, critic)
+    return attach_variance(_surrogate.mean_value(values), logits, phi, gradient)
+
+
+def _stein_linear(F, V, X, l, family):
+    """scale -> g for H = scale increment, H' = H / 2, without visiting neighbors."""
+    event = _event_axes(family)
+    mu, pull = _surrogate.mean_and_pullback(family, l)
+    delta, v = X - mu[None], _surrogate.others(V)
+    c_i = jnp.sum(jnp.where(delta == 0, 0, v * delta), axis=event, keepdims=True)
+    c = jnp.sum(c_i, axis=tuple(range(1, c_i.ndim)))
+    each = jax.vmap(lambda c_i, c, delta: (c_i - 2 * c) * delta)(c_i, c, delta)
+    half = (pull(jnp.mean(v, axis=0)) + jnp.mean(each, axis=0)) / 2
+
+    def gradient(scale):
+        a = (F - _surrogate.others(F - scale * c)) / len(F)
+        return _surrogate.score(family, a, X, l) + scale * half
+
+    return gradient
+
+
+def _stein(F, V, X, l, family, critic):
+    """critic_params -> g for any critic, over all neighbors of all samples."""
+    K, event = len(F), _event_axes(family)
+    delta = X - family.mean(l)[None]
+    steps, q = jax.vmap(lambda x: _surrogate.neighbors(x, l, len(event)))(X)
+    here = jax.vmap(lambda d: jax.vmap(lambda v: _surrogate.inner(v, d))(V))(delta)
+    # The increment at a neighbor of x_k, by grad f_j: that at x_k and a step of one variable.
+    moved = jax.vmap(lambda s: jax.vmap(lambda v: jnp.sum(v[None] * s, axis=event))(V))(steps)
+    increments = jnp.concatenate([here[..., None], here[..., None] + moved.reshape(K, K, -1)], -1)
+    value = jnp.broadcast_to(F[None, :, None], increments.shape)
+    own = jnp.eye(K, dtype=bool)[:, :, None]
+
+    def gradient(critic_params):
+        H, H_score = (
+            jnp.sum(jnp.where(own, 0, h), axis=1) / (K - 1)
+            for h in critic(critic_params, value, increments)
+        )
+
+        def rise(h):
+            there = h[:, 1:].reshape(q.shape)
+            base = jax.vmap(lambda h, q: jnp.broadcast_to(h, q.shape))(h[:, 0], q)
+            return jnp.where(q == 0, 0, q * (there - base)), jnp.where(q == 0, 0, q * there)
+
+        total = lambda x: jnp.sum(x.reshape(K, -1), axis=1)
+        a = (F - _surrogate.others(F + total(rise(H)[0]))) / K
+        rises, there = rise(H_score)
+        spread = jax.vmap(jnp.multiply)(total(rises), delta)
+        spread += jnp.sum(jnp.expand_dims(there, event) * steps, axis=1)
+        return _surrogate.score(family, a, X, l) + jnp.mean(spread, axis=0)
+
+    return gradient
+
+
+def _event_axes(family):
+    """The last axis of a categorical's one-hots; a bit has none."""
+    return (-1,) * _surrogate.independent(family, "rodeo")

@@ -1,0 +1,217 @@
+"""Gates in [0, 1] with mass at exactly 0 and 1, for choosing features, units or weights.
+
+Start with `hard_concrete`, a bit's log-odds in; `gaussian` is the stochastic gate of feature
+selection. The sum of `..._active_probability` is the expected number of gates that are not 0, to
+penalize; `..._deterministic` is the gate of a trained model.
+
+Throughout: `key` is a PRNG key; `mean` and `logits` have any shape, infinite ones a gate that is
+always 0 or 1, with gradient 0; a hyperparameter is a positive scalar or has their shape, may be
+traced, and raises ValueError when a Python or NumPy number is out of range (a jax.Array gives NaN);
+so do both ends of `stretch`, (low, high) with low < 0 and high > 1. `shape` is the shape of the
+result, mean or logits broadcast to it; None takes theirs. The result has the dtype of mean or
+logits; arithmetic and noise are in float32 or wider. Integer ones raise TypeError, a shape that
+they do not broadcast to ValueError. Every sampler serves one call of f and costs O(1) time and
+memory an entry. In the formulas s is the sigmoid, sp the softplus, Phi the normal cdf, and clip(x)
+is x where 0 < x < 1, else the nearer end of [0, 1] with derivative 0.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from relaxjax import _numerics, bernoulli
+
+# ------------------------------------------------------------------------------------ Gaussian
+
+
+def gaussian(key, mean, *, scale=0.5, shape=None):
+    """A Gaussian clipped to [0, 1]: the stochastic gate (STG).
+
+    Law: z = clip(mean + scale eps), eps ~ N(0, 1): P(z = 0) = Phi(-mean / scale), P(z = 1) =
+      Phi((mean - 1) / scale), Gaussian between.
+    Gradient: exact, dz/dmean = 1 and dz/dscale = eps where 0 < z < 1, else 0.
+    Bias: none for E[f(z)] under this law.
+    Source: Yamada et al. 2020, arXiv:1810.04247; their mu is mean, sigma is scale.
+    """
+    wide, dtype = _numerics.parameters("mean", mean, shape)
+    scale = _numerics.real("scale", scale, wide)
+    noise = _numerics.normal(key, wide.shape, wide.dtype)
+    return _gaussian(noise, wide, scale).astype(dtype)
+
+
+@jax.custom_vjp
+def _gaussian(noise, mean, scale):
+    return _numerics.unit(mean + scale * noise)
+
+
+def _gaussian_fwd(noise, mean, scale):
+    z = _gaussian(noise, mean, scale)
+    return z, (z, noise, scale)
+
+
+def _gaussian_bwd(residuals, g):
+    z, noise, scale = residuals
+    dmean = jnp.where((z == 0) | (z == 1), 0, g)
+    return None, dmean, _numerics.sum_like(dmean * noise, scale)
+
+
+_gaussian.defvjp(_gaussian_fwd, _gaussian_bwd)
+
+
+def gaussian_deterministic(mean):
+    """The gate without noise, clip(mean), in the shape and dtype of mean."""
+    wide, dtype = _numerics.parameters("mean", mean, None)
+    return _numerics.unit(wide).astype(dtype)
+
+
+def gaussian_active_probability(mean, *, scale):
+    """P(z > 0) = Phi(mean / scale) of `gaussian`, in the shape and dtype of mean.
+
+    Exact in the tails; differentiable in both. `scale` is required, so that it cannot disagree with
+    the sampler's.
+    """
+    wide, dtype = _numerics.parameters("mean", mean, None)
+    return jax.scipy.special.ndtr(wide / _numerics.real("scale", scale, wide)).astype(dtype)
+
+
+def gaussian_log_prob(z, mean, *, scale):
+    """Log-probability of `gaussian` at z = 0 and z = 1, log-density between.
+
+    Value: log Phi(-mean / scale) at 0, log Phi((mean - 1) / scale) at 1, log N(z; mean, scale^2)
+      between, -inf outside: with respect to Lebesgue measure and a point mass at each end, 1 in
+      total. Its derivative in z is 0 at the ends.
+    Args:
+      z: values in [0, 1], broadcast with mean.
+      mean: finite.
+      scale: positive; required, so that it cannot disagree with the sampler's.
+    Returns the broadcast shape, in the dtype of mean; differentiable in all three.
+    """
+    _numerics.floats("z", z)
+    z, wide, dtype = _numerics.together(z, mean, other="mean")
+    scale = _numerics.real("scale", scale, wide)
+    end, outside = (z == 0) | (z == 1), (z < 0) | (z > 1)
+    # Each branch has an argument of its own, that the others' slopes may not overflow.
+    mass = _numerics.log_ndtr(jnp.where(end, jnp.where(z == 0, -wide, wide - 1), 0) / scale)
+    x = jnp.where(end | outside, 0, z - wide) / scale
+    density = -x * x / 2 - jnp.log(scale) - math.log(2 * math.pi) / 2
+    value = jnp.where(end, mass, density)
+    return jnp.where(outside, -jnp.inf, value).astype(dtype)
+
+
+# ------------------------------------------------------------------------------- hard concrete
+
+
+def hard_concrete(key, logits, *, temperature=2 / 3, stretch=(-0.1, 1.1), shape=None):
+    """A relaxed bit, stretched beyond [0, 1] and clipped to it.
+
+    Law: z = clip(low + (high - low) s((logits + L) / temperature)), L ~ Logistic(0, 1), (low, high)
+      the stretch; P(z = 0) = s(temperature log(-low / high) - logits).
+    Gradient: exact; where 0 < z < 1, with y = (logits + L) / temperature and r = s(y), dz/dlogits =
+      (high - low) r (1 - r) / temperature, dz/dtemperature = -y dz/dlogits, dz/dlow = 1 - r,
+      dz/dhigh = r; else 0.
+    Bias: none for E[f(z)] under this law.
+    Source: Louizos, Welling, Kingma 2018, arXiv:1712.01312, eq. 10-11. Their log alpha is logits,
+      beta is temperature, (gamma, zeta) the stretch.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, shape)
+    temperature = _numerics.real("temperature", temperature, wide)
+    low, high = _ends(stretch, wide)
+    noise = _numerics.logistic(key, wide.shape, wide.dtype)
+    return _hard_concrete(noise, wide, temperature, low, high).astype(dtype)
+
+
+@jax.custom_vjp
+def _hard_concrete(noise, logits, temperature, low, high):
+    r = jax.nn.sigmoid((logits + noise) / temperature)
+    return _numerics.unit(low + (high - low) * r)
+
+
+def _hard_concrete_fwd(noise, logits, temperature, low, high):
+    z = _hard_concrete(noise, logits, temperature, low, high)
+    y = (logits + noise) / temperature
+    # Finite, for 0 * y at infinite logits.
+    return z, (z, jax.nn.sigmoid(y), jnp.where(jnp.isinf(y), 0, y), temperature, low, high)
+
+
+def _hard_concrete_bwd(residuals, g):
+    z, r, y, temperature, low, high = residuals
+    g = jnp.where((z == 0) | (z == 1), 0, g)
+    dhigh = g * r
+    dlow = g - dhigh
+    dlogits = dhigh * (1 - r) * ((high - low) / temperature)
+    return (
+        None,
+        dlogits,
+        _numerics.sum_like(-dlogits * y, temperature),
+        _numerics.sum_like(dlow, low),
+        _numerics.sum_like(dhigh, high),
+    )
+
+
+_hard_concrete.defvjp(_hard_concrete_fwd, _hard_concrete_bwd)
+
+
+def hard_concrete_deterministic(logits, *, stretch):
+    """The gate without noise, clip(low + (high - low) s(logits)), in the shape and dtype of logits.
+
+    Source: Louizos et al. 2018, eq. 13; no temperature. `stretch` is required.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, None)
+    low, high = _ends(stretch, wide)
+    return _numerics.unit(low + (high - low) * jax.nn.sigmoid(wide)).astype(dtype)
+
+
+def hard_concrete_active_probability(logits, *, temperature, stretch):
+    """P(z > 0) = s(logits - temperature log(-low / high)) of `hard_concrete`.
+
+    Source: Louizos et al. 2018, eq. 12. Both hyperparameters are required, so that they cannot
+    disagree with the sampler's. In the shape and dtype of logits; differentiable in all three.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, None)
+    temperature = _numerics.real("temperature", temperature, wide)
+    return jax.nn.sigmoid(wide - temperature * _log_odds(0, *_ends(stretch, wide))).astype(dtype)
+
+
+def hard_concrete_log_prob(z, logits, *, temperature, stretch):
+    """Log-probability of `hard_concrete` at z = 0 and z = 1, log-density between.
+
+    Value: with t(x) = temperature log((x - low) / (high - x)), -sp(logits - t(0)) at 0,
+      -sp(t(1) - logits) at 1, `bernoulli.concrete_log_prob` at r = (z - low) / (high - low) less
+      log(high - low) between, -inf outside: with respect to Lebesgue measure and a point mass at
+      each end, 1 in total. Its derivative in z is 0 at the ends.
+    Args:
+      z: values in [0, 1], broadcast with logits.
+      logits: finite.
+      temperature, stretch: required, so that they cannot disagree with the sampler's.
+    Returns the broadcast shape, in the dtype of logits; differentiable in all of them.
+    """
+    _numerics.floats("z", z)
+    z, wide, dtype = _numerics.together(z, logits)
+    temperature = _numerics.real("temperature", temperature, wide)
+    low, high = _ends(stretch, wide)
+    end, outside = (z == 0) | (z == 1), (z < 0) | (z > 1)
+    x = temperature * jnp.where(z == 0, _log_odds(0, low, high), -_log_odds(1, low, high))
+    mass = jax.nn.log_sigmoid(x - jnp.where(z == 0, wide, -wide))
+    inside = jnp.where(end | outside, 0.5, z)
+    y = _log_odds(inside, low, high)
+    # The last two terms are the slope of y in z.
+    density = bernoulli._logistic_log_density(y, wide, temperature)
+    density += jnp.log(high - low) - jnp.log(inside - low) - jnp.log(high - inside)
+    value = jnp.where(end, mass, density)
+    return jnp.where(outside, -jnp.inf, value).astype(dtype)
+
+
+def _log_odds(z, low, high):
+    """logit of (z - low) / (high - low)."""
+    return jnp.log((z - low) / (high - z))
+
+
+def _ends(stretch, like):
+    try:
+        low, high = stretch
+    except (TypeError, ValueError):
+        raise TypeError(f"stretch: got {stretch!r}, need a pair (low, high)") from None
+    low = _numerics.real("stretch", low, like, range=("a low end < 0", lambda x: x < 0))
+    high = _numerics.real("stretch", high, like, range=("a high end > 1", lambda x: x > 1))
+    return low, high

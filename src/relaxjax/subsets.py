@@ -1,0 +1,304 @@
+"""k of n items: n independent bits given that their sum is k (conditional Bernoulli).
+
+Start with `zgr`: exactly k-hot forward, unbiased for an f that is quadratic in x, no hyperparameter
+to tune; `simple` has less variance and is unbiased for a linear f.
+
+Throughout: `key` is a PRNG key; `logits` are log-odds (..., n), leading axes independent variables,
+-inf a masked item, of probability 0 and with gradient exactly 0; a shift of a row changes nothing.
+A row with fewer than k unmasked items, a NaN or +inf gives NaN. `k` is a static integer from 1 to
+n; another raises ValueError or TypeError. `shape` is the batch shape of the result, without the
+axis of items; None takes that of logits. Results are (*shape, n) in the dtype of logits; arithmetic
+and noise are in float32 or wider. Integer logits raise TypeError, missing axes and a shape that
+logits do not broadcast to ValueError. Every function costs O(n k) time and memory a variable.
+In the formulas e_j is the sum over the j-subsets of the product of exp(logits), x the drawn
+k-hot, mu its mean, Cov its covariance, g the incoming cotangent; second derivatives follow by
+applying the stated rule to every x in it.
+"""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relaxjax import _numerics
+from relaxjax.families import Family, check_enumerable, joint_support
+
+# ------------------------------------------------------------------------------------ the subset
+
+
+def sample(key, logits, k, *, shape=None):
+    """A k-hot draw without a gradient.
+
+    Law: P(x) = exp(sum_i x_i logits_i) / e_k, entries exactly 0.0 and 1.0, k of them 1. One uniform
+      an item decides the items from the last to the first, given how many are left to draw.
+    Gradient: 0.
+    Source: Chen, Dempster, Liu 1994, Biometrika 81(3).
+    """
+    z, _, dtype = _draw(key, logits, k, shape)
+    return z.astype(dtype)
+
+
+def log_prob(x, logits, k):
+    """Log-probability of k-hots.
+
+    Value: sum_i x_i logits_i - log e_k; -inf where x is not k-hot or holds a masked item.
+    Args:
+      x: (..., n) k-hot, broadcast with logits.
+      logits: (..., n).
+    Returns the broadcast batch shape, in the dtype of logits; differentiable to any order, with
+      gradient x - mu in logits.
+    """
+    x, wide, dtype = _numerics.together(x, logits, event_ndim=1, name="x")
+    k = _numerics.choice(k, wide.shape[-1])
+    # Of the logits as they came: many x often share one row.
+    own = _shifted(jnp.asarray(logits).astype(wide.dtype), k)
+    value = jnp.sum(_numerics.linear(x, jnp.broadcast_to(own, x.shape)), axis=-1)
+    value -= jnp.broadcast_to(_log_total(own, k), value.shape)
+    subset = jnp.all((x == 0) | (x == 1), axis=-1) & (jnp.sum(x, axis=-1) == k)
+    return jnp.where(subset | jnp.isnan(value), value, -jnp.inf).astype(dtype)
+
+
+def mean(logits, k):
+    """E[x], the probability of each item, in the shape and dtype of logits.
+
+    Value: mu = d log e_k / dlogits; sums to k.
+    Gradient: Cov g, from logits alone: nothing else is kept for it.
+    """
+    wide, dtype = _numerics.parameters("logits", logits, None, event_ndim=1)
+    k = _numerics.choice(k, wide.shape[-1])
+    return jnp.asarray(_mean(_shifted(wide, k), k), dtype)
+
+
+def family(k):
+    """The family of k-subsets, for logits (..., n); its support runs in the order of
+    itertools.combinations."""
+    k = _numerics.count("k", k, 1)
+    return Family(
+        name="subsets",
+        sample=lambda key, logits: sample(key, logits, k),
+        log_prob=lambda x, logits: jnp.sum(log_prob(x, logits, k)),
+        mean=lambda logits: mean(logits, k),
+        support=lambda logits: _support(logits, k),
+    )
+
+
+def _support(logits, k):
+    logits = _numerics.floats("logits", logits, event_ndim=1)
+    n = logits.shape[-1]
+    k = _numerics.choice(k, n)
+    check_enumerable(math.comb(n, k), logits.shape[:-1])
+    chosen = np.array(list(itertools.combinations(range(n), k)))
+    points = np.zeros((len(chosen), n))
+    np.put_along_axis(points, chosen, 1, axis=-1)
+    return joint_support(points, logits.shape[:-1], logits.dtype)
+
+
+# -------------------------------------------------------------------------------- hard forward
+
+
+def simple(key, logits, k, *, shape=None):
+    """A k-hot draw whose gradient is that of its mean.
+
+    Law: z = x, that of `sample`.
+    Gradient: Cov g, which is the vector-Jacobian product of `mean`.
+    Bias: none for f linear in x; second order otherwise.
+    Cost: one call of f; x and logits are kept, and the backward pass computes the rest again.
+    Source: Ahmed et al. 2023, arXiv:2210.01941 (SIMPLE).
+    """
+    x, wide, dtype = _draw(key, logits, k, shape)
+    return jnp.asarray(_simple(x, wide, k), dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _simple(x, logits, k):
+    return x
+
+
+def _simple_fwd(x, logits, k):
+    return _simple(x, logits, k), (logits,)
+
+
+def _simple_bwd(k, residuals, g):
+    (logits,) = residuals
+    return None, _mean_and_covariance(logits, k, g)[1]
+
+
+_simple.defvjp(_simple_fwd, _simple_bwd)
+
+
+def zgr(key, logits, k, *, shape=None):
+    """A k-hot draw with the gradient that is exact for quadratics.
+
+    Law: z = x, that of `sample`.
+    Gradient: (Cov g + (x - mu) <x - mu, g>) / 2.
+    Bias: none for f quadratic in x; third order otherwise.
+    Cost: as `simple`, whose standard deviation is about a fifth of this one's.
+    Source: the ZGR of `categorical.zgr`, of which this is the form for k-hots.
+    """
+    x, wide, dtype = _draw(key, logits, k, shape)
+    return jnp.asarray(_zgr(x, wide, k), dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _zgr(x, logits, k):
+    return x
+
+
+def _zgr_fwd(x, logits, k):
+    x = _zgr(x, logits, k)  # the residual too: second derivatives go through it
+    return x, (x, logits)
+
+
+def _zgr_bwd(k, residuals, g):
+    x, logits = residuals
+    mu, covariance = _mean_and_covariance(logits, k, g)
+    delta = x - mu
+    inner = _numerics.row_sum(jnp.where(delta == 0, 0, delta * g))
+    return None, (covariance + delta * inner) / 2
+
+
+_zgr.defvjp(_zgr_fwd, _zgr_bwd)
+
+# --------------------------------------------------------------- elementary symmetric polynomials
+
+# Ratios of neighbors, r_j = log e_j - log e_(j-1) of the items so far, rather than log e_j: adding
+# an item then is an average of ratios, with errors that do not grow with n or with log e_k, and
+# the ratios stay as large as the logits. r_j falls with j; it is -inf where there are fewer than j
+# items, and r_0 = inf. Items and j lead, the batch comes last.
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _conditionals(logits, k):
+    """P(item i is in | j of the items to i are), as [i, j - 1], and the ratios of all items."""
+    items = jnp.moveaxis(logits, -1, 0)[:, None]
+    empty = jnp.full((k, *items.shape[2:]), -jnp.inf, items.dtype)
+    ratios, q = jax.lax.scan(_add, empty, items)
+    return q, ratios
+
+
+@jax.custom_jvp
+def _add(ratios, logit):
+    """The ratios with one more item, and its q_j = P(it is in | j of the items to it are).
+
+    In exact arithmetic logaddexp(r_j, logit) - softplus(logit - r_(j-1)) and s(logit - r_j).
+    """
+    # A masked item has q = 0 also where the ratio is -inf.
+    above = jnp.where(logit == -jnp.inf, -jnp.inf, logit - ratios)
+    e = jnp.exp(-jnp.abs(above))
+    q = jnp.where(above > 0, 1, e) / (1 + e)
+    between = jnp.minimum(jnp.maximum(ratios, logit), _shift_in(jnp.inf, ratios))
+    excess = jnp.log1p(e)
+    return (between + excess - _shift_in(0, excess)), q
+
+
+@_add.defjvp
+def _add_jvp(primals, tangents):
+    # Rules of their own, without the formulas' kinks, which second derivatives would see.
+    ratios, q = _add(*primals)
+    dratios, dlogit = tangents
+    dabove = dlogit - dratios
+    shifted = _shift_in(0, q) * (dlogit - _shift_in(0, dratios))
+    return (ratios, q), (dratios + q * dabove - shifted, q * (1 - q) * dabove)
+
+
+def _shift_in(first, x):
+    """(first, x_1, ..., x_(k-1))."""
+    return jnp.concatenate([jnp.full_like(x[:1], first), x[:-1]])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _marginals(logits, k):
+    """mu, from the last item to the first: the weights are P(j items are left to draw)."""
+
+    def take(weights, q):
+        taken = weights * q
+        left = jnp.concatenate([taken[1:], jnp.zeros_like(taken[:1])])
+        return weights - taken + left, jnp.sum(taken, axis=0)
+
+    q, _ = _conditionals(logits, k)
+    weights = jnp.zeros_like(q[0]).at[-1].set(1)
+    _, mu = jax.lax.scan(take, weights, q, reverse=True)
+    return jnp.moveaxis(mu, 0, -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _mean(logits, k):
+    return _marginals(logits, k)
+
+
+def _mean_fwd(logits, k):
+    return _mean(logits, k), (logits,)
+
+
+def _mean_bwd(k, residuals, g):
+    (logits,) = residuals
+    return (_mean_and_covariance(logits, k, g)[1],)
+
+
+_mean.defvjp(_mean_fwd, _mean_bwd)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _mean_and_covariance(logits, k, g):
+    """mu and Cov g, Cov being the Jacobian of mu and symmetric."""
+    g = jnp.where(logits == -jnp.inf, 0, g)
+    return jax.jvp(lambda l: _marginals(l, k), (logits,), (g,))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _log_total(logits, k):
+    """log e_k."""
+    return jnp.sum(_conditionals(logits, k)[1], axis=0)
+
+
+def _log_total_fwd(logits, k):
+    # Not the primal itself: its own rule would refuse forward over reverse, and it has no draw.
+    return jnp.sum(_conditionals(logits, k)[1], axis=0), (logits,)
+
+
+def _log_total_bwd(k, residuals, g):
+    (logits,) = residuals
+    return (g[..., None] * _marginals(logits, k),)
+
+
+_log_total.defvjp(_log_total_fwd, _log_total_bwd)
+
+# ------------------------------------------------------------------------------------- the draw
+
+
+def _draw(key, logits, k, shape):
+    """The draw, the shifted logits of its law in the shape of the draw, and the dtype to return."""
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    k = _numerics.choice(k, wide.shape[-1])
+    # The law of the logits as they came: many draws often share one row.
+    own = _shifted(_numerics.widen(jnp.asarray(logits)), k)
+    own = own.reshape((1,) * (wide.ndim - own.ndim) + own.shape)
+    u = jax.random.uniform(key, wide.shape, wide.dtype)
+    x = _draw_from(u, jax.lax.stop_gradient(own), k)
+    return x, jnp.broadcast_to(own, wide.shape), dtype
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _draw_from(u, logits, k):
+    def take(left, item):
+        u, q = item
+        q = jnp.broadcast_to(q, (k, *left.shape))
+        q = jnp.take_along_axis(q, jnp.maximum(left, 1)[None] - 1, axis=0)[0]
+        x = (u < q) & (left > 0)
+        return left - x.astype(left.dtype), x.astype(u.dtype)
+
+    q, _ = _conditionals(logits, k)
+    left = jnp.full(u.shape[:-1], k)
+    _, x = jax.lax.scan(take, left, (jnp.moveaxis(u, -1, 0), q), reverse=True)
+    # u < NaN is False: a row without a law would have no ones.
+    return jnp.where(jnp.isnan(logits), jnp.nan, jnp.moveaxis(x, 0, -1))
+
+
+def _shifted(logits, k):
+    """logits less the k-th largest, so that a large e_k costs no digits; NaN without a law."""
+    kth = _numerics.kth_largest(jax.lax.stop_gradient(logits), k)
+    lawful = jnp.isfinite(kth) & (_numerics.row_max(logits) < jnp.inf)
+    return jnp.where(lawful, logits - kth, jnp.nan)

@@ -1,0 +1,263 @@
+"""k of n items drawn without replacement (Plackett-Luce): the top k of logits + Gumbel noise.
+
+Start with `straight_through`: exactly k-hot forward. `relaxed` gives the k-hot itself a relaxation.
+For subsets of which only the sum is given see `subsets`: another law, with gradients that have less
+bias.
+
+Throughout: `key` is a PRNG key; `logits` are unnormalized log-probabilities (..., n) of the first
+draw, leading axes independent variables, -inf a masked item, never drawn and with gradient exactly
+0; a row with fewer than k unmasked items, a NaN or +inf gives NaN, or the index -1. `k` is a static
+integer from 1 to n; another raises ValueError or TypeError. `temperature` is a positive scalar or
+has the batch shape, may be traced, and raises ValueError when a Python or NumPy number is out of
+range (a jax.Array gives NaN). `shape` is the batch shape of the result, without the axis of items;
+None takes that of logits. Results have the dtype of logits; arithmetic and noise are in float32 or
+wider. Integer logits raise TypeError, missing axes and a shape that logits do not broadcast to
+ValueError. In the formulas y = logits + G, G_i ~ Gumbel, and g is the incoming cotangent; one key
+gives every sampler the same y.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from relaxjax import _numerics
+
+# ------------------------------------------------------------------------------- the ordered draw
+
+
+def sample(key, logits, k, *, shape=None):
+    """The indices of k items in the order of their draw.
+
+    Law: one after the other from softmax(logits) of the items left; int32 (*shape, k).
+    Cost: O(n) noise and a selection of the k largest of y.
+    Source: Kool et al. 2019, arXiv:1903.06059, section 2.
+    """
+    wide, _, k = _parameters(logits, k, shape)
+    y = wide + _numerics.gumbel(key, wide.shape, wide.dtype)
+    return jnp.where(jnp.isnan(wide[..., :1]), -1, _indices(y, k))
+
+
+def _indices(y, k):
+    if y.shape[-1] > _numerics.SHORT:
+        return jax.lax.top_k(y, k)[1]
+    at = jnp.arange(k).reshape((1,) * (y.ndim - 1) + (k, 1)) == _numerics.ranks(y)[..., None, :]
+    place = jax.lax.broadcasted_iota(jnp.int32, at.shape, at.ndim - 1)
+    return jnp.sum(jnp.where(at, place, 0), axis=-1, dtype=jnp.int32)
+
+
+def _k_hot(y, k):
+    if y.shape[-1] > _numerics.SHORT:
+        one = jnp.ones((), y.dtype)
+        return jnp.put_along_axis(jnp.zeros_like(y), _indices(y, k), one, axis=-1, inplace=False)
+    return (_numerics.ranks(y) < k).astype(y.dtype)
+
+
+def log_prob(indices, logits):
+    """Log-probability of an order.
+
+    Value: sum_j logits_(i_j) - lse of logits over all that is not in i_1, ..., i_(j-1); -inf where
+      an item repeats or is masked, NaN where an index is not one of an item.
+    Args:
+      indices: (..., k) integers, k from 1 to n, with the batch shape of logits.
+      logits: (..., n).
+    Returns the batch shape, in the dtype of logits; differentiable to any order.
+    Source: Kool et al. 2019, arXiv:1903.06059, section 2.
+    """
+    logits = _numerics.floats("logits", logits, event_ndim=1)
+    indices = jnp.asarray(indices)
+    if not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise TypeError(f"indices: got {_numerics.describe(indices)}, need integers")
+    *batch, n = logits.shape
+    if list(indices.shape[:-1]) != batch or not indices.ndim or not 1 <= indices.shape[-1] <= n:
+        raise ValueError(
+            f"indices: got shape {list(indices.shape)}, need {[*batch, 'k']}, k from 1 to {n}, for "
+            f"logits of shape {list(logits.shape)}"
+        )
+    wide = _lawful(_numerics.widen(logits), indices.shape[-1])
+    return _log_prob(indices, wide).astype(logits.dtype)
+
+
+@jax.jit
+def _log_prob(indices, logits):
+    n, k = logits.shape[-1], indices.shape[-1]
+    valid = jnp.all((indices >= 0) & (indices < n), axis=-1)
+    indices = jnp.clip(indices, 0, n - 1)
+    one = jnp.ones((), bool)
+    drawn = jnp.zeros(logits.shape, bool)
+    drawn = jnp.put_along_axis(drawn, indices, one, axis=-1, inplace=False)
+    chosen = jnp.take_along_axis(logits, indices, axis=-1)
+    possible = (jnp.sum(drawn, axis=-1) == k) & jnp.all(chosen != -jnp.inf, axis=-1)
+    # What is left in the end, without a logsumexp of nothing, whose gradient is NaN.
+    rest = jnp.where(drawn, -jnp.inf, logits)
+    none = jnp.all(rest == -jnp.inf, axis=-1, keepdims=True)
+    left = jax.nn.logsumexp(jnp.where(none, 0, rest), axis=-1)
+    left = jnp.where(none[..., 0], -jnp.inf, left)
+
+    def put_back(left, logit):
+        # softplus(left - logit) is -log p of this draw, exact in both tails.
+        surprise = jax.nn.softplus(left - logit)
+        return logit + surprise, surprise
+
+    chosen = jnp.where(chosen == -jnp.inf, 0, chosen)
+    _, surprise = jax.lax.scan(put_back, left, jnp.moveaxis(chosen, -1, 0), reverse=True)
+    value = -jnp.sum(surprise, axis=0)
+    unlawful = jnp.isnan(logits[..., 0]) | ~valid
+    return jnp.where(unlawful, jnp.nan, jnp.where(possible, value, -jnp.inf))
+
+
+# ------------------------------------------------------------------------------------ the k-hot
+
+
+def relaxed(key, logits, k, *, temperature=0.5, shape=None):
+    """A relaxed k-hot: the sum of k relaxed draws, each from what the draws before it have left.
+
+    Law: with a = y, k times: q = softmax(a / temperature), z += q, a += log(1 - q). z sums to k;
+      an entry may pass 1. At k = 1 gumbel_softmax of `categorical`; the k-hot of the top k of y as
+      the temperature falls.
+    Gradient: exact, in logits and temperature. Near ties of y it grows as (2 / temperature)^k.
+    Bias: none for E[f(z)] under this law; biased for E[f] of the k-hot.
+    Cost: O(n k) time; y alone is kept, the backward pass draws again from it, with O(n k) memory.
+    Source: Plotz and Roth 2018, arXiv:1810.12575; Xie and Ermon 2019, arXiv:1901.10517.
+    """
+    wide, dtype, k = _parameters(logits, k, shape)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
+    return jnp.asarray(_relaxed(noise, wide, k, temperature), dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _relaxed(noise, logits, k, temperature):
+    return _chain(logits + noise, k, temperature)
+
+
+def _relaxed_fwd(noise, logits, k, temperature):
+    return _relaxed(noise, logits, k, temperature), (logits + noise, temperature)
+
+
+def _relaxed_bwd(k, residuals, g):
+    return None, *_chain_vjp(*residuals, k, g)
+
+
+_relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
+
+
+def straight_through(key, logits, k, *, temperature=0.5, shape=None):
+    """A k-hot draw whose gradient is that of the relaxed one drawn with the same noise.
+
+    Law: z = k-hot of the top k of y, entries exactly 0.0 and 1.0: the set of `sample`'s indices,
+      at every temperature.
+    Gradient: that of `relaxed` in logits; 0 in temperature, on which the law does not depend.
+    Bias: present even for linear f.
+    Cost: as `relaxed`.
+    Source: Xie and Ermon 2019, arXiv:1901.10517.
+    """
+    wide, dtype, k = _parameters(logits, k, shape)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
+    return jnp.asarray(_straight_through(noise, wide, k, temperature), dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _straight_through(noise, logits, k, temperature):
+    return jnp.where(jnp.isnan(logits), jnp.nan, _k_hot(logits + noise, k))
+
+
+def _straight_through_fwd(noise, logits, k, temperature):
+    return _straight_through(noise, logits, k, temperature), (logits + noise, temperature)
+
+
+def _straight_through_bwd(k, residuals, g):
+    return None, _chain_vjp(*residuals, k, g)[0], None
+
+
+_straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
+
+# ------------------------------------------------------------------------------------ the chain
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _chain(y, k, temperature):
+    masked = y == -jnp.inf
+
+    def tempered(a):
+        # -inf / temperature would have the derivative NaN in temperature.
+        return jnp.where(masked, -jnp.inf, jnp.where(masked, 0, a) / temperature)
+
+    def draw(carry, _):
+        a, z = carry
+        q, log_left = _softmax_and_left(tempered(a))
+        return (a + log_left, z + q), None
+
+    # The last draw has none after it: a softmax is enough.
+    (a, z), _ = jax.lax.scan(draw, (y, jnp.zeros_like(y)), None, length=k - 1)
+    return z + _numerics.softmax(tempered(a))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _chain_vjp(y, temperature, k, g):
+    return jax.vjp(lambda y, t: _chain(y, k, t), y, temperature)[1](g)
+
+
+@jax.custom_vjp
+def _softmax_and_left(x):
+    """q = softmax(x) and log(1 - q), exact at any scale of x, with two unmasked entries or more."""
+    return _from_shares(*_shares(x))
+
+
+def _shares(x):
+    """The softmax without the largest entry (0 there), log((1 - q) / q) of that, and where it is.
+
+    Where the largest entry is not alone no q is above 1/2: there is none to leave out.
+    """
+    x = _numerics.once(x)
+    top = jax.lax.stop_gradient(_numerics.row_max(x))
+    alone = _numerics.row_sum((x == top).astype(x.dtype)) == 1
+    lead = (x == top) & alone
+    second = jax.lax.stop_gradient(_numerics.row_max(jnp.where(lead, -jnp.inf, x)))
+    e = _numerics.once(jnp.where(lead, 0, jnp.exp(x - second)))
+    total = _numerics.row_sum(e)
+    odds = second + jnp.log(total) - _numerics.row_sum(jnp.where(lead, x, 0))
+    return e / total, jnp.where(alone, odds, jnp.inf), lead
+
+
+def _from_shares(shares, odds, lead):
+    others = shares * jax.nn.sigmoid(odds)
+    q = jnp.where(lead, jax.nn.sigmoid(-odds), others)
+    # Not log1p, which costs twice as much: the sum that this joins rounds as 1 - q does.
+    return q, jnp.where(lead, jax.nn.log_sigmoid(odds), jnp.log(1 - others))
+
+
+def _softmax_and_left_fwd(x):
+    # Plain code, not the primal: it has no draw, and its own derivatives are right.
+    shares = _shares(x)
+    return _from_shares(*shares), shares
+
+
+def _softmax_and_left_bwd(residuals, cotangents):
+    """d log(1 - q_i) = q_i / (1 - q_i) (<q, dx> - dx_i): at the lead q (<shares, dx> - dx)."""
+    shares, odds, lead = residuals
+    dq, dleft = cotangents
+    others, first = shares * jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds)
+    q = jnp.where(lead, first, others)
+    v = jnp.where(lead, 0, others / (1 - others) * dleft)
+    lead_v = first * _numerics.row_sum(jnp.where(lead, dleft, 0))
+    dx = q * (dq - _numerics.row_sum(q * dq - v)) - v
+    return (dx + jnp.where(lead, -lead_v, lead_v * shares),)
+
+
+_softmax_and_left.defvjp(_softmax_and_left_fwd, _softmax_and_left_bwd)
+
+# -------------------------------------------------------------------------------- the arguments
+
+
+def _parameters(logits, k, shape):
+    """Logits wide, NaN in a row without a law, the dtype to return, and k."""
+    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    k = _numerics.choice(k, wide.shape[-1])
+    return _lawful(wide, k), dtype, k
+
+
+def _lawful(logits, k):
+    enough = jnp.sum(logits > -jnp.inf, axis=-1, keepdims=True) >= k
+    return jnp.where(enough & (_numerics.row_max(logits) < jnp.inf), logits, jnp.nan)

@@ -1,0 +1,307 @@
+"""The bridge between Dirichlet and Gaussian, against dense matrices and a numeric Hessian."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import central, close
+from scipy.special import log_softmax, logsumexp, softmax
+
+from relaxjax import laplace_bridge
+
+DTYPES = ["bfloat16", "float16", "float32", "float64"]
+ALPHA = np.array([2, 0.5, 4])
+
+
+def projector(classes):
+    return np.eye(classes) - 1 / classes
+
+
+def to_gaussian(alpha):
+    P = projector(len(alpha))
+    return P @ np.log(alpha), np.diag(P @ np.diag(1 / alpha) @ P)
+
+
+def to_dirichlet(mean, variance):
+    C = len(mean)
+    return (1 - 2 / C + np.exp(mean + logsumexp(-mean) - 2 * np.log(C))) / variance
+
+
+def project(mean, variance):
+    P = projector(len(mean))
+    return P @ mean, np.diag(P @ np.diag(variance) @ P)
+
+
+def jacobian(f, args, k):
+    """df/dargs[k] of a NumPy formula, dense, by central differences."""
+    at = lambda x: f(*args[:k], x, *args[k + 1 :])
+    rows = [central(lambda x, i=i: at(x)[i], args[k]) for i in range(len(f(*args)))]
+    return np.stack(rows)
+
+
+# -------------------------------------------------------------------------------------- oracles
+
+
+def test_gaussian_oracles():
+    mean, variance = laplace_bridge.to_gaussian(ALPHA)
+    close(mean, (0.231049060, -1.155245301, 0.924196241), rtol=3e-9)
+    close(variance, (0.472222222, 0.972222222, 0.388888889), rtol=2e-9)
+    covariance = [
+        [0.472222222, -0.527777778, 0.055555556],
+        [-0.527777778, 0.972222222, -0.444444444],
+        [0.055555556, -0.444444444, 0.388888889],
+    ]
+    close(laplace_bridge.covariance(ALPHA), covariance, rtol=1e-8)
+    mean, variance = laplace_bridge.to_gaussian(np.array([1.5, 3]))
+    close(mean, (-0.346573590, 0.346573590), rtol=2e-9)
+    close(variance, (0.25, 0.25), rtol=1e-14)
+
+
+def test_dirichlet_oracles():
+    mean, variance = np.array([0.5, -1, 2]), np.array([0.3, 0.8, 0.5])
+    alpha = laplace_bridge.to_dirichlet(mean, variance)
+    close(alpha, (3.224007122, 0.593460726, 6.348272443), rtol=2e-9)
+    projected = laplace_bridge.project(mean, variance)
+    close(projected[0], (0, -1.5, 1.5), rtol=1e-14, atol=1e-15)
+    close(projected[1], (0.277777778, 0.444444444, 0.344444444), rtol=2e-9)
+    alpha = laplace_bridge.to_dirichlet(*projected)
+    close(alpha, (3.481927692, 1.068229307, 9.215234191), rtol=2e-9)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_the_covariance_is_laplaces(classes):
+    """Oracle: the pseudo-inverse of the Hessian at the mode, in the softmax basis.
+
+    There the Dirichlet's density is prod softmax(x)_k^alpha_k, the Jacobian included.
+    """
+    rng = np.random.default_rng(0)
+    alpha = rng.uniform(0.3, 5, size=classes)
+    covariance = np.asarray(laplace_bridge.covariance(alpha))
+    total, pi = alpha.sum(), alpha / alpha.sum()
+    expected = np.linalg.pinv(total * (np.diag(pi) - np.outer(pi, pi)), hermitian=True)
+    close(covariance, expected, rtol=1e-11, atol=1e-13)
+    assert np.linalg.matrix_rank(covariance, tol=1e-10) == classes - 1
+    close(covariance.sum(-1), np.zeros(classes), atol=1e-14 * covariance.max() * classes)
+    mean, variance = laplace_bridge.to_gaussian(alpha)
+    close(np.diag(covariance), variance, rtol=1e-13)
+    # The mode and the Hessian of the density itself.
+    log_density = lambda x: alpha @ log_softmax(x)
+    close(central(log_density, np.asarray(mean)), np.zeros(classes), atol=1e-8)
+    gradient = lambda x: alpha - alpha.sum() * softmax(x)
+    hessian = [central(lambda x, i=i: gradient(x)[i], np.asarray(mean)) for i in range(classes)]
+    pinv = np.linalg.pinv(-np.stack(hessian), rcond=1e-6)
+    close(covariance, pinv, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_to_gaussian_is_its_dense_formula(classes):
+    rng = np.random.default_rng(0)
+    alpha = rng.uniform(0.3, 5, size=classes)
+    mean, variance = laplace_bridge.to_gaussian(alpha)
+    expected = to_gaussian(alpha)
+    close(mean, expected[0], rtol=1e-12, atol=1e-14)
+    close(variance, expected[1], rtol=1e-13)
+    close(softmax(mean), alpha / alpha.sum(), rtol=1e-13)
+    assert abs(np.sum(mean)) < 1e-13
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_round_trips(classes):
+    rng = np.random.default_rng(0)
+    alpha = np.exp(rng.normal(size=(200, classes)) * 2)
+    back = laplace_bridge.to_dirichlet(*laplace_bridge.to_gaussian(alpha))
+    close(back, alpha, rtol=1e-12)
+    mean, variance = laplace_bridge.to_gaussian(alpha)
+    again = laplace_bridge.to_gaussian(back)
+    close(again[0], mean, rtol=1e-11, atol=1e-12)
+    close(again[1], variance, rtol=1e-11)
+    shifted = laplace_bridge.to_dirichlet(mean + 3.7, variance)
+    close(shifted, alpha, rtol=1e-11)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_project_is_a_dense_projection(classes):
+    """Oracle: the diagonal of P diag(v) P. Twice is not once, for the diagonal."""
+    rng = np.random.default_rng(0)
+    mean, variance = rng.normal(size=classes), rng.uniform(0.2, 2, size=classes)
+    actual, expected = laplace_bridge.project(mean, variance), project(mean, variance)
+    close(actual[0], expected[0], rtol=1e-12, atol=1e-15)
+    close(actual[1], expected[1], rtol=1e-13)
+    again = laplace_bridge.project(*actual)
+    close(again[0], actual[0], rtol=1e-12, atol=1e-15)
+    close(again[1], project(*expected)[1], rtol=1e-13)
+    assert not np.allclose(again[1], actual[1])
+    alpha = laplace_bridge.to_dirichlet(mean, variance)
+    close(alpha, to_dirichlet(mean, variance), rtol=1e-13)
+
+
+# ------------------------------------------------------------------------------------ gradients
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_gradients(classes):
+    """Oracle: dense central-difference Jacobians of the NumPy formulas."""
+    rng = np.random.default_rng(0)
+    alpha = rng.uniform(0.5, 3, size=classes)
+    mean, variance = rng.normal(size=classes), rng.uniform(0.2, 2, size=classes)
+    actual = jax.jacrev(laplace_bridge.to_gaussian)(alpha)
+    for k in range(2):
+        expected = jacobian(lambda a, k=k: to_gaussian(a)[k], (alpha,), 0)
+        close(actual[k], expected, rtol=1e-8, atol=1e-9)
+    P = projector(classes)
+    expected = jacobian(lambda a: (P @ np.diag(1 / a) @ P).ravel(), (alpha,), 0)
+    close(
+        jax.jacrev(laplace_bridge.covariance)(alpha).reshape(-1, classes),
+        expected,
+        rtol=1e-7,
+        atol=1e-9,
+    )
+    actual = jax.jacrev(laplace_bridge.to_dirichlet, (0, 1))(mean, variance)
+    for k in range(2):
+        close(actual[k], jacobian(to_dirichlet, (mean, variance), k), rtol=1e-7, atol=1e-8)
+    actual = jax.jacrev(laplace_bridge.project, (0, 1))(mean, variance)
+    close(actual[0][0], projector(classes), rtol=1e-14, atol=1e-16)
+    close(actual[1][1], projector(classes) ** 2, rtol=1e-13, atol=1e-16)
+    assert not np.any(actual[0][1]) and not np.any(actual[1][0])
+
+
+def test_second_derivatives():
+    """Oracle: central differences of the first derivatives."""
+
+    def f(a):
+        mean, variance = laplace_bridge.project(a[:3], jnp.exp(a[3:]))
+        alpha = laplace_bridge.to_dirichlet(mean, variance)
+        return jnp.sum(jnp.sin(alpha)) + jnp.sum(jnp.square(laplace_bridge.covariance(alpha)))
+
+    a = np.array([0.3, -0.2, 0.5, 0.1, -0.4, 0.2])
+    gradient = jax.jit(jax.grad(f))
+    actual = jax.jit(jax.jacrev(gradient))(a)
+    for i, e in enumerate(np.eye(6) * 1e-5):
+        expected = (gradient(a + e) - gradient(a - e)) / 2e-5
+        close(actual[:, i], expected, rtol=1e-6, atol=1e-7)
+
+
+# ------------------------------------------------------------------------------------ the edges
+
+
+def test_batches_are_loops():
+    rng = np.random.default_rng(0)
+    alpha = rng.uniform(0.3, 5, size=(2, 4, 3))
+    mean, variance = laplace_bridge.to_gaussian(alpha)
+    covariance = laplace_bridge.covariance(alpha)
+    back = laplace_bridge.to_dirichlet(mean, variance)
+    projected = laplace_bridge.project(alpha, alpha)
+    assert mean.shape == variance.shape == back.shape == (2, 4, 3)
+    assert covariance.shape == (2, 4, 3, 3)
+    P = projector(3)
+    for i in np.ndindex(2, 4):
+        close(mean[i], to_gaussian(alpha[i])[0], rtol=1e-12, atol=1e-14)
+        close(variance[i], to_gaussian(alpha[i])[1], rtol=1e-12)
+        close(covariance[i], P @ np.diag(1 / alpha[i]) @ P, rtol=1e-12, atol=1e-14)
+        for actual, expected in zip(projected, project(alpha[i], alpha[i]), strict=True):
+            close(actual[i], expected, rtol=1e-12, atol=1e-14)
+    close(back, alpha, rtol=1e-12)
+    mapped = jax.vmap(jax.vmap(laplace_bridge.to_gaussian))(alpha)
+    close(mapped[0], mean, rtol=1e-13, atol=1e-15)
+    close(mapped[1], variance, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes(dtype):
+    """The parameters'; one rounding of what float32 gives, at the end."""
+    rng = np.random.default_rng(0)
+    wide = jnp.float64 if dtype == "float64" else jnp.float32
+    alpha = jnp.asarray(np.exp(rng.normal(size=(50, 5))), dtype)
+    variance = alpha * 2
+    for function, args in [
+        (laplace_bridge.to_gaussian, (alpha,)),
+        (laplace_bridge.covariance, (alpha,)),
+        (laplace_bridge.to_dirichlet, (alpha, variance)),
+        (laplace_bridge.project, (alpha, variance)),
+    ]:
+        narrow = jax.tree.leaves(function(*args))
+        expected = jax.tree.leaves(function(*(a.astype(wide) for a in args)))
+        for x, y in zip(narrow, expected, strict=True):
+            assert x.dtype == dtype and np.array_equal(x, y.astype(dtype))
+
+
+def test_extremes():
+    """Concentrations far apart: still a round trip, to the digits of the largest term."""
+    alpha = np.array([1e-4, 1.0, 1e4])
+    mean, variance = laplace_bridge.to_gaussian(alpha)
+    close(laplace_bridge.to_dirichlet(mean, variance), alpha, rtol=1e-9)
+    mean = np.array([300.0, -300.0, 0.0])  # exp(600) fits float64, exp(mean) times it as well
+    close(laplace_bridge.to_dirichlet(mean, np.ones(3)), to_dirichlet(mean, np.ones(3)), rtol=1e-12)
+
+
+# --------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_a_concentration_is_positive(bad):
+    alpha = np.array([[2.0, 0.5, 4.0], [2.0, bad, 4.0]])
+    for function in (laplace_bridge.to_gaussian, laplace_bridge.covariance):
+        with pytest.raises(ValueError, match="^concentration: got (.|\n)*need"):
+            function(alpha)
+        for x in jax.tree.leaves(function(jnp.asarray(alpha))):
+            nan = np.isnan(x).reshape(2, -1)
+            assert not np.any(nan[0]) and np.all(nan[1])
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_a_variance_is_positive(bad):
+    mean, variance = np.zeros((2, 3)), np.array([[2.0, 0.5, 4.0], [2.0, bad, 4.0]])
+    for function in (laplace_bridge.to_dirichlet, laplace_bridge.project):
+        with pytest.raises(ValueError, match="^variance: got (.|\n)*need"):
+            function(mean, variance)
+    alpha = np.isnan(laplace_bridge.to_dirichlet(mean, jnp.asarray(variance)))
+    assert not np.any(alpha[0]) and alpha[1, 1]
+    projected = np.isnan(laplace_bridge.project(mean, jnp.asarray(variance))[1])
+    assert not np.any(projected[0]) and np.all(projected[1])  # every class has a share of the sum
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: laplace_bridge.to_gaussian(np.ones((4, 1))), ValueError, "concentration: got"),
+        (lambda: laplace_bridge.covariance(np.ones((4, 1))), ValueError, "concentration: got"),
+        (
+            lambda: laplace_bridge.to_dirichlet(np.ones(1), np.ones(1)),
+            ValueError,
+            "(mean|variance): got",
+        ),
+        (
+            lambda: laplace_bridge.project(np.ones(1), np.ones(1)),
+            ValueError,
+            "(mean|variance): got",
+        ),
+        (lambda: laplace_bridge.to_gaussian(np.arange(1, 4)), TypeError, "concentration: got int"),
+        (lambda: laplace_bridge.covariance(np.arange(1, 4)), TypeError, "concentration: got int"),
+        (lambda: laplace_bridge.to_gaussian(0.5), TypeError, "concentration: got float"),
+        (
+            lambda: laplace_bridge.to_dirichlet(np.arange(3), np.ones(3)),
+            TypeError,
+            "mean: got int",
+        ),
+        (
+            lambda: laplace_bridge.to_dirichlet(np.ones(3), np.arange(1, 4)),
+            TypeError,
+            "variance: got int",
+        ),
+        (lambda: laplace_bridge.project(np.arange(3), np.ones(3)), TypeError, "mean: got int"),
+        (
+            lambda: laplace_bridge.to_dirichlet(np.ones(3), np.ones(2)),
+            ValueError,
+            "variance: got shape",
+        ),
+        (
+            lambda: laplace_bridge.project(np.ones(3), np.ones(2)),
+            ValueError,
+            "variance: got shape",
+        ),
+    ],
+)
+def test_errors_name_the_argument(call, error, words):
+    with pytest.raises(error, match=f"^{words}") as caught:
+        call()
+    assert "need" in str(caught.value)
