@@ -300,7 +300,7 @@ def test_the_rate_of_the_logit_of_a_uniform(v, rate):
     z, dl, dR, _ = rule("correlated_concrete", noise, -lam(noise), np.eye(1), T, np.ones(1))
     close(z, [0.5], rtol=1e-12)
     close(dl, [0.5], rtol=1e-12)
-    close(dR, [[rate * v / 2]], rtol=1e-8)
+    close(dR * 2 / v, [[rate]], rtol=0, atol=5e-8)  # the reference prints seven decimals
 
 
 RULES = [
@@ -354,7 +354,9 @@ def test_expected_gradient_of_a_product():
     g = np.asarray(b)[:, ::-1]
     _, dl, *_ = rule("correlated_straight_through", noise, np.tile(L, (400_000, 1)), R, T, g)
     own = np.std(dl, axis=0) / np.sqrt(400_000)
-    assert np.all(np.abs(np.mean(dl, axis=0) - (0.07178, 0.14375)) < 5.5 * np.hypot(own, 1e-4))
+    assert np.all(
+        np.abs(np.mean(dl, axis=0) - np.array([0.07178, 0.14375])) < 5.5 * np.hypot(own, 1e-4)
+    )
 
 
 def test_second_derivatives_of_relaxed_bits():
@@ -500,12 +502,16 @@ def test_one_rounding_at_the_end(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_everything_is_finite_at_the_extremes(dtype):
-    """Every temperature, logits of 1e4 and 0; sure bits are sure."""
+    """Every temperature, logits of 1e4 and 0, where the exact result fits; sure bits are sure."""
     tril = jnp.asarray(NARROW, dtype)
     for logits in ([-1e4, 1e4], [1e4, 0], [0, -1e4], [0, 0]):
         for temperature in (1e-3, 1.0, 1e3):
-            results = everything(jnp.asarray(logits, dtype), tril, jnp.asarray(temperature, dtype))
-            assert all(bool(jnp.all(jnp.isfinite(x))) for x in results)
+            args = jnp.asarray(logits, dtype), tril, jnp.asarray(temperature, dtype)
+            results = everything(*args)
+            # A slope of log_prob in the factor is 99,356 here, past what float16 holds.
+            exact = everything(*(a.astype("float64") for a in args))
+            for x, y in zip(results, exact, strict=True):
+                assert np.all(np.isfinite(x) | (np.abs(y) > float(jnp.finfo(dtype).max)))
             b = results[3]
             for i, l in enumerate(logits):
                 assert l == 0 or float(b[i]) == (l > 0)

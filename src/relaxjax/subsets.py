@@ -168,6 +168,12 @@ _zgr.defvjp(_zgr_fwd, _zgr_bwd)
 # an item then is an average of ratios, with errors that do not grow with n or with log e_k, and
 # the ratios stay as large as the logits. r_j falls with j; it is -inf where there are fewer than j
 # items, and r_0 = inf. Items and j lead, the batch comes last.
+#
+# A scan: on a CPU, for the mean and its gradient at n = 1,000, k = 50, it is 1.1 times as fast as
+# divide and conquer over products in log space for one row, 1.9 times for 64 rows, 50 times as fast
+# as an associative scan, and compiles in a sixth of their time. Products of probabilities, tilted
+# to a sum with mean k, are 1.3 to 2 times as fast as the scan for one row, 1.3 times as slow for
+# 64, and need a search for the tilt that would have to be safe at masks and at logits of 1e4.
 
 
 @functools.partial(jax.jit, static_argnums=1)
