@@ -97,7 +97,8 @@ def is_score(name):
 
 def family(name):
     row = ESTIMATORS[name]
-    return row.family(row.hyperparameters["k"]) if "k" in row.hyperparameters else row.family
+    k = row.hyperparameters.get("k")
+    return row.family if row.family is None or k is None else row.family(k)
 
 
 ROW_AND_HYPERPARAMETER = [(name, h) for name in ROWS for h in real(name)]
