@@ -141,25 +141,25 @@ def _categorical(latent, hyperparameters):
 def _counts(table, latent, hyperparameters):
     """Counts from 0, of which each variable has log-probabilities table(parameters, values)."""
     values = hyperparameters.get("truncation", latent.shape[-1] - 1) + 1
-    logits = lambda params: table(params, jnp.arange(values, dtype=jnp.float32))
-    points = np.arange(values)
+    points = np.arange(values, dtype=np.float32)
+    logits = lambda params: table(params, np.expand_dims(points, tuple(range(params.ndim))))
 
     def log_prob(x, params):
-        one_hot = jax.nn.one_hot(x, values)
+        one_hot = (x[..., None] == points).astype(jnp.float32)
         return categorical.family.log_prob(one_hot, logits(params))
 
     family = Family(
         name="counts",
-        sample=lambda key, params: categorical.sample(key, logits(params)) @ points.astype("f4"),
+        sample=lambda key, params: categorical.sample(key, logits(params)) @ points,
         log_prob=log_prob,
-        mean=lambda params: jax.nn.softmax(logits(params)) @ points.astype("f4"),
+        mean=lambda params: jax.nn.softmax(logits(params)) @ points,
         support=lambda params: families.joint_support(points, latent.event, jnp.float32),
     )
     return _finite(family, logits, latent, values)
 
 
 def _poisson(log_rate, values):
-    return values * log_rate[..., None] - jax.lax.lgamma(values + 1)
+    return values * log_rate[..., None] - jax.lax.lgamma(jnp.asarray(values + 1))
 
 
 def _geometric(logits, values):
