@@ -178,6 +178,11 @@ _straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
 
 @functools.partial(jax.jit, static_argnums=1)
 def _chain(y, k, temperature):
+    # Short rows lie along the first axis here: each sum over one is then one over vectors.
+    axis = 0 if y.shape[-1] <= _numerics.SHORT else y.ndim - 1
+    y = jnp.moveaxis(y, -1, axis)
+    if temperature.ndim:
+        temperature = jnp.moveaxis(temperature, -1, axis)
     masked = y == -jnp.inf
 
     def tempered(a):
@@ -186,12 +191,12 @@ def _chain(y, k, temperature):
 
     def draw(carry, _):
         a, z = carry
-        q, log_left = _softmax_and_left(tempered(a))
+        q, log_left = _softmax_and_left(tempered(a), axis)
         return (a + log_left, z + q), None
 
     # The last draw has none after it: a softmax is enough.
     (a, z), _ = jax.lax.scan(draw, (y, jnp.zeros_like(y)), None, length=k - 1)
-    return z + _numerics.softmax(tempered(a))
+    return jnp.moveaxis(z + jax.nn.softmax(tempered(a), axis), axis, -1)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -199,50 +204,53 @@ def _chain_vjp(y, temperature, k, g):
     return jax.vjp(lambda y, t: _chain(y, k, t), y, temperature)[1](g)
 
 
-@jax.custom_vjp
-def _softmax_and_left(x):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _softmax_and_left(x, axis):
     """q = softmax(x) and log(1 - q), exact at any scale of x, with two unmasked entries or more."""
-    return _from_shares(*_shares(x))
+    return _from_shares(*_shares(x, axis))
 
 
-def _shares(x):
+def _shares(x, axis):
     """The softmax without the largest entry (0 there), log((1 - q) / q) of that, and where it is.
 
     Where the largest entry is not alone no q is above 1/2: there is none to leave out.
     """
-    x = _numerics.once(x)
-    top = jax.lax.stop_gradient(_numerics.row_max(x))
-    alone = _numerics.row_sum((x == top).astype(x.dtype)) == 1
-    lead = (x == top) & alone
-    second = jax.lax.stop_gradient(_numerics.row_max(jnp.where(lead, -jnp.inf, x)))
+    top = jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True))
+    lead = x == top
+    alone = jnp.sum(lead, axis, keepdims=True) == 1
+    second = jnp.max(jnp.where(lead, -jnp.inf, x), axis, keepdims=True)
+    second = jax.lax.stop_gradient(jnp.where(alone, second, top))
+    lead &= alone
     e = _numerics.once(jnp.where(lead, 0, jnp.exp(x - second)))
-    total = _numerics.row_sum(e)
-    odds = second + jnp.log(total) - _numerics.row_sum(jnp.where(lead, x, 0))
-    return e / total, jnp.where(alone, odds, jnp.inf), lead
+    total = jnp.sum(e, axis, keepdims=True)
+    odds = second + jnp.log(total) - jnp.sum(jnp.where(lead, x, 0), axis, keepdims=True)
+    return e / total, _numerics.once(jnp.where(alone, odds, jnp.inf)), lead
 
 
 def _from_shares(shares, odds, lead):
-    others = shares * jax.nn.sigmoid(odds)
-    q = jnp.where(lead, jax.nn.sigmoid(-odds), others)
+    first, left = _numerics.once((jax.nn.sigmoid(-odds), jax.nn.sigmoid(odds)))
+    others = shares * left
     # Not log1p, which costs twice as much: the sum that this joins rounds as 1 - q does.
-    return q, jnp.where(lead, jax.nn.log_sigmoid(odds), jnp.log(1 - others))
+    log_left = jnp.where(lead, _numerics.once(jax.nn.log_sigmoid(odds)), jnp.log(1 - others))
+    return jnp.where(lead, first, others), log_left
 
 
-def _softmax_and_left_fwd(x):
+def _softmax_and_left_fwd(x, axis):
     # Plain code, not the primal: it has no draw, and its own derivatives are right.
-    shares = _shares(x)
+    shares = _shares(x, axis)
     return _from_shares(*shares), shares
 
 
-def _softmax_and_left_bwd(residuals, cotangents):
+def _softmax_and_left_bwd(axis, residuals, cotangents):
     """d log(1 - q_i) = q_i / (1 - q_i) (<q, dx> - dx_i): at the lead q (<shares, dx> - dx)."""
     shares, odds, lead = residuals
     dq, dleft = cotangents
-    others, first = shares * jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds)
+    first, left = _numerics.once((jax.nn.sigmoid(-odds), jax.nn.sigmoid(odds)))
+    others = shares * left
     q = jnp.where(lead, first, others)
     v = jnp.where(lead, 0, others / (1 - others) * dleft)
-    lead_v = first * _numerics.row_sum(jnp.where(lead, dleft, 0))
-    dx = q * (dq - _numerics.row_sum(q * dq - v)) - v
+    lead_v = first * jnp.sum(jnp.where(lead, dleft, 0), axis, keepdims=True)
+    dx = q * (dq - jnp.sum(q * dq - v, axis, keepdims=True)) - v
     return (dx + jnp.where(lead, -lead_v, lead_v * shares),)
 
 
