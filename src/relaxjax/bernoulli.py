@@ -543,7 +543,9 @@ def _correlated_concrete_own_log_prob(key, logits, tril, temperature, shape):
     v = _correlated_normal(noise, tril)
     spread = lambda x: jnp.broadcast_to(x, noise.shape)
     temperature = spread(temperature[..., None])
-    y = _logit_concrete(_numerics.normal_logit(v), spread(logits), temperature)
+    # The sum as its logits, since the rule gives nothing to the noise.
+    x = spread(logits) + _numerics.normal_logit(v)
+    y = _logit_concrete(jnp.zeros((), x.dtype), x, temperature)
     # The density of the noise, and its slope in y's, v's and z's turn.
     terms = -(noise * noise + math.log(2 * math.pi)) / 2 - jnp.log(spread(jnp.diagonal(tril)))
     terms += jnp.log(temperature / _numerics.normal_rate(v)) + _numerics.softplus_sum(y)

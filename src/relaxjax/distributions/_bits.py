@@ -63,6 +63,9 @@ class StraightThroughBernoulli(Hard):
         "gumbel_rao": bernoulli.gumbel_rao,
     }
 
+    def __init__(self, logits, *, estimator="straight_through", **hyperparameters):
+        self._store_estimator(logits, estimator, hyperparameters)
+
     def mode(self):
         one = (self.logits > 0).astype(self.dtype)
         return jnp.where(jnp.isnan(self.logits), jnp.nan, one)

@@ -16,9 +16,6 @@ class _Choice(Law):
 
     _event_ndim = 1
 
-    def __init__(self, logits, k):
-        self._store_choice(logits, k)
-
     def _store_choice(self, logits, k, **reals):
         self._store(logits, **reals)
         with self._named():
@@ -49,6 +46,9 @@ class PlackettLuce(_Choice):
     """
 
     has_enumerate_support = True
+
+    def __init__(self, logits, k):
+        self._store_choice(logits, k)
 
     @property
     def event_shape(self):
@@ -86,6 +86,9 @@ class Subset(_Choice):
     """
 
     has_enumerate_support = True
+
+    def __init__(self, logits, k):
+        self._store_choice(logits, k)
 
     def _draw(self, key, shape):
         return subsets.zgr(key, self.logits, self.k, shape=shape)

@@ -34,8 +34,8 @@ class Law(distrax.Distribution):
     _shared = ()  # leaves without batch axes
     has_enumerate_support = False
 
-    def _store(self, first, /, static=None, **reals):
-        """The arguments as attributes: arrays in one batch shape, and what is static."""
+    def _store(self, first, /, **reals):
+        """The arguments as attributes, arrays in one batch shape."""
         with self._named():
             first = self._floats(self._parameter, first)
             split = first.ndim - self._event_ndim
@@ -54,8 +54,7 @@ class Law(distrax.Distribution):
                         f"{_argument(name)}: got shape {shape}, need one that broadcasts with the "
                         f"batch shape {batch}"
                     ) from None
-            attribute = "loc" if self._parameter == "mean" else self._parameter  # mean is a method
-            vars(self)[attribute] = jnp.broadcast_to(first, batch + event)
+            vars(self)[self._attribute] = jnp.broadcast_to(first, batch + event)
             dtype = _numerics.widen(first).dtype
             for name, x in reals.items():
                 by_entry = name in self._by_entry
@@ -64,7 +63,6 @@ class Law(distrax.Distribution):
                 rows = by_entry and not entries[name]
                 x = _numerics.real(_argument(name), x, like, rows, range=interval)
                 vars(self)[name] = jnp.broadcast_to(x, like.shape)
-        vars(self).update(static or {})
 
     def _floats(self, name, x):
         try:
@@ -97,8 +95,12 @@ class Law(distrax.Distribution):
         return law
 
     @property
+    def _attribute(self):
+        return "loc" if self._parameter == "mean" else self._parameter  # mean is a method
+
+    @property
     def _first(self):
-        return next(iter(vars(self).values()))
+        return getattr(self, self._attribute)
 
     @property
     def batch_shape(self):
@@ -155,9 +157,9 @@ class Hard(Law):
     _estimators = {}
     has_enumerate_support = True
 
-    def __init__(self, logits, *, estimator="straight_through", **hyperparameters):
+    def _store_estimator(self, logits, estimator, hyperparameters):
         with self._named():
-            if estimator not in self._estimators:
+            if not isinstance(estimator, str) or estimator not in self._estimators:
                 known = ", ".join(self._estimators)
                 raise ValueError(f"estimator: got {estimator!r}, need one of {known}")
             defaults = self._hyperparameters(estimator)
@@ -166,10 +168,10 @@ class Hard(Law):
                     known = ", ".join(defaults) or "no hyperparameter"
                     raise TypeError(f"{name}: estimator {estimator!r} takes {known}")
             reals = defaults | hyperparameters
-            static = {"estimator": estimator}
             if "num_noise" in reals:
-                static["num_noise"] = _numerics.count("num_noise", reals.pop("num_noise"), 1)
-        self._store(logits, static, **reals)
+                self.num_noise = _numerics.count("num_noise", reals.pop("num_noise"), 1)
+        self.estimator = estimator
+        self._store(logits, **reals)
 
     def _hyperparameters(self, estimator):
         defaults = self._estimators[estimator].__kwdefaults__
