@@ -29,6 +29,13 @@ TEMPERATURES = [1e-3, 0.05, 0.5, 1.0, 1e3]
 TRIL = np.array([[1, 0, 0], [0.6, 0.8, 0], [0, -0.6, 0.8]])
 
 
+# An instance is an argument like another.
+log_prob = jax.jit(lambda law, x: law.log_prob(x))
+sample = jax.jit(lambda law, n=(): law.sample(seed=KEY, sample_shape=n), static_argnums=1)
+own_log_prob = jax.jit(lambda law: law.sample_and_log_prob(seed=KEY))
+kl_divergence = jax.jit(lambda q, p: q.kl_divergence(p))
+
+
 @pytest.fixture
 def relaxed_jax():
     """JAX as it comes: distrax and TFP are not made for strict promotion."""
@@ -49,8 +56,8 @@ def test_log_prob_agrees_with_tfp(dtype, temperature, relaxed_jax):
         (D.RelaxedOneHotCategorical, tfd.RelaxedOneHotCategorical),
     ):
         law, twin = law(logits, temperature=temperature), twin(dtype(temperature), logits=logits)
-        z = law.sample(seed=KEY, sample_shape=50)
-        close(law.log_prob(z), twin.log_prob(z), rtol=tolerance, atol=tolerance)
+        z = sample(law, 50)
+        close(log_prob(law, z), twin.log_prob(z), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("law", [D.RelaxedBernoulli, D.RelaxedOneHotCategorical])
@@ -58,8 +65,8 @@ def test_log_prob_is_finite_where_tfp_is_not(law, relaxed_jax):
     """Samples that have rounded to the border."""
     twin = getattr(tfd, law.__name__)(np.float32(0.02), logits=L.astype(np.float32))
     law = law(L.astype(np.float32), temperature=0.02)
-    z = law.sample(seed=KEY, sample_shape=200)
-    assert np.all(np.isfinite(law.log_prob(z)))
+    z = sample(law, 200)
+    assert np.all(np.isfinite(log_prob(law, z)))
     assert not np.all(np.isfinite(twin.log_prob(z)))
 
 
@@ -105,12 +112,12 @@ def test_sample_and_log_prob_at_low_temperature(temperature):
     logits = L.astype(np.float32)
     t = np.float64(np.float32(temperature))
     law = D.RelaxedBernoulli(logits, temperature=temperature)
-    log_p = law.sample_and_log_prob(seed=KEY)[1]
+    log_p = own_log_prob(law)[1]
     y = np.float64(bernoulli.logit_concrete(KEY, logits, temperature=temperature))
     slope = np.logaddexp(0, y) + np.logaddexp(0, -y)
     close(log_p, stats.logistic.logpdf(y, L / t, 1 / t) + slope, rtol=1e-5, atol=1e-3)
     law = D.RelaxedOneHotCategorical(logits, temperature=temperature)
-    log_p = law.sample_and_log_prob(seed=KEY)[1]
+    log_p = own_log_prob(law)[1]
     u = np.float64(categorical.log_gumbel_softmax(KEY, logits, temperature=temperature))
     a = L - t * u
     value = math.log(2) + 2 * math.log(t) + a.sum(-1) - 3 * logsumexp(a, axis=-1) - u.sum(-1)
@@ -121,7 +128,7 @@ def test_sample_and_log_prob_at_low_temperature(temperature):
 def test_logistic_normal_density(temperature):
     """Oracle: scipy's Gaussian of the log-ratios, and TFP's LogitNormal for two classes."""
     law = D.LogisticNormal(L, scale=SCALE, temperature=temperature)
-    z = np.asarray(law.sample(seed=KEY, sample_shape=4))
+    z = np.asarray(sample(law, 4))
     ratios = np.log(z[..., :-1] / z[..., -1:])
     for i in range(2):
         mean, variance = L[i] / temperature, SCALE[i] ** 2 / temperature**2
@@ -129,18 +136,21 @@ def test_logistic_normal_density(temperature):
             mean[:-1] - mean[-1], np.diag(variance[:-1]) + variance[-1]
         )
         expected = gaussian.logpdf(ratios[:, i]) - np.log(z[:, i]).sum(-1)
-        close(law.log_prob(z)[:, i], expected, rtol=1e-10, atol=1e-10)
+        close(log_prob(law, z)[:, i], expected, rtol=1e-10, atol=1e-10)
     two = D.LogisticNormal(L[:, :2], scale=SCALE[:, :2], temperature=temperature)
     z = np.array([[0.2, 0.8], [0.9, 0.1]])
     scale = np.sqrt((SCALE[:, :2] ** 2).sum(-1)) / temperature
     twin = tfd.LogitNormal((L[:, 0] - L[:, 1]) / temperature, scale)
-    close(two.log_prob(z), twin.log_prob(z[:, 0]), rtol=1e-10)
+    close(log_prob(two, z), twin.log_prob(z[:, 0]), rtol=1e-10)
     masked = D.LogisticNormal(np.array([0.3, -np.inf, -1.0]), scale=0.7, temperature=temperature)
     pair = D.LogisticNormal(np.array([0.3, -1.0]), scale=0.7, temperature=temperature)
-    close(masked.log_prob(np.array([0.2, 0, 0.8])), pair.log_prob(z[0]), rtol=1e-12)
-    assert masked.log_prob(np.array([0.2, 0.3, 0.5])) == -np.inf
-    z, log_p = masked.sample_and_log_prob(seed=KEY)
-    close(log_p, masked.log_prob(z), rtol=1e-10)
+    close(log_prob(masked, np.array([0.2, 0, 0.8])), log_prob(pair, z[0]), rtol=1e-12)
+    assert log_prob(masked, np.array([0.2, 0.3, 0.5])) == -np.inf
+    z, log_p = own_log_prob(masked)
+    close(log_p, log_prob(masked, z), rtol=1e-10)
+
+
+orders_log_prob = jax.jit(jax.vmap(top_k.log_prob, (0, None)))
 
 
 def orders_of(logits, k):
@@ -148,7 +158,7 @@ def orders_of(logits, k):
     hots, log_p = [], []
     for subset in itertools.combinations(range(len(logits)), k):
         orders = np.array(list(itertools.permutations(subset)))
-        log_p.append(logsumexp(jax.vmap(top_k.log_prob, (0, None))(orders, logits)))
+        log_p.append(logsumexp(orders_log_prob(orders, logits)))
         hots.append(np.isin(range(len(logits)), subset) * 1.0)
     return np.array(hots), np.array(log_p)
 
@@ -162,9 +172,9 @@ def test_probability_of_a_set(logits, k):
     logits = np.array(logits, np.float64)
     hots, expected = orders_of(logits, k)
     law = D.GumbelSoftmaxTopK(logits, k)
-    close(law.log_prob(hots), expected, rtol=1e-10, atol=1e-11)
-    close(logsumexp(law.log_prob(hots)), 0, atol=1e-11)
-    single = D.GumbelSoftmaxTopK(logits.astype(np.float32), k).log_prob(hots)
+    close(log_prob(law, hots), expected, rtol=1e-10, atol=1e-11)
+    close(logsumexp(log_prob(law, hots)), 0, atol=1e-11)
+    single = log_prob(D.GumbelSoftmaxTopK(logits.astype(np.float32), k), hots)
     close(single, expected, rtol=3e-6, atol=3e-6)
 
 
@@ -172,30 +182,31 @@ def test_probability_of_a_set_elsewhere():
     """Derivatives by central differences; a larger k by inclusion and exclusion; what is no set."""
     x = np.array([1.0, 0, 1, 0, 0])
     logits = np.array([0.5, -1, 0, 1.2, 0.3])
-    value = lambda logits: D.GumbelSoftmaxTopK(logits, 2).log_prob(x)
-    close(jax.grad(value)(logits), central(value, logits), rtol=1e-6, atol=1e-8)
+    value = jax.jit(lambda logits: D.GumbelSoftmaxTopK(logits, 2).log_prob(x))
+    both = jax.jit(jax.value_and_grad(value))
+    close(both(logits)[1], central(value, logits), rtol=1e-6, atol=1e-8)
     masked = np.array([0.5, -np.inf, 0, 1.2, -np.inf])
-    both = jax.value_and_grad(value)(masked)
+    both = both(masked)
     keep = masked > -np.inf
-    close(both[0], D.GumbelSoftmaxTopK(masked[keep], 2).log_prob(x[keep]), rtol=1e-12)
+    close(both[0], log_prob(D.GumbelSoftmaxTopK(masked[keep], 2), x[keep]), rtol=1e-12)
     assert np.all(np.isfinite(both[1])) and np.array_equal(both[1] != 0, keep)
     assert value(np.array([-np.inf, 0, 1, 0, 0])) == -np.inf
-    assert D.GumbelSoftmaxTopK(logits, 3).log_prob(x) == -np.inf
+    assert log_prob(D.GumbelSoftmaxTopK(logits, 3), x) == -np.inf
     assert np.isnan(value(np.array([0.0, -np.inf, -np.inf, -np.inf, -np.inf])))
-    assert np.isnan(D.GumbelSoftmaxTopK(logits, 2).log_prob(x - [0.1, 0, 0, 0, -0.1]))
+    assert np.isnan(log_prob(D.GumbelSoftmaxTopK(logits, 2), x - [0.1, 0, 0, 0, -0.1]))
     weights = np.random.default_rng(0).uniform(0.5, 2, 20)
     w = weights[:10] / weights[10:].sum()
     exact = sum((-1) ** sum(s) / (1 + w @ s) for s in itertools.product([0, 1], repeat=10))
     hot = np.repeat([1.0, 0], 10)
-    close(D.GumbelSoftmaxTopK(np.log(weights), 10).log_prob(hot), np.log(exact), rtol=1e-9)
+    close(log_prob(D.GumbelSoftmaxTopK(np.log(weights), 10), hot), np.log(exact), rtol=1e-9)
 
 
 def test_probability_of_a_value():
     law = D.GeneralizedGumbelSoftmax(L, np.array([0.0, 1.0, 1.0]))
     log_p = log_softmax(L, axis=-1)
-    close(law.log_prob(np.zeros(2)), log_p[:, 0], rtol=1e-12)
-    close(law.log_prob(np.ones((4, 1))), [np.logaddexp(*log_p[:, 1:].T)] * 4, rtol=1e-12)
-    assert np.all(np.isnan(law.log_prob(law.sample(seed=KEY))))
+    close(log_prob(law, np.zeros(2)), log_p[:, 0], rtol=1e-12)
+    close(log_prob(law, np.ones((4, 1))), [np.logaddexp(*log_p[:, 1:].T)] * 4, rtol=1e-12)
+    assert np.all(np.isnan(log_prob(law, sample(law))))
 
 
 # ----------------------------------------------------------------------------- discrete moments
@@ -217,22 +228,28 @@ DISCRETE = {
 def test_discrete_moments(name):
     """Oracle: enumerate_support, whose probabilities sum to 1."""
     law = DISCRETE[name]
-    x = np.asarray(law.enumerate_support(), np.float64)
-    log_p = np.asarray(law.log_prob(law.enumerate_support()))
+    methods = ["mode", "mean", "variance", "entropy"][: 1 if name == "orders" else 4]
+
+    @jax.jit
+    def of(law):
+        x, z = law.enumerate_support(), law.sample(seed=KEY, sample_shape=500)
+        return x, law.log_prob(x), law.log_prob(z), [getattr(law, m)() for m in methods]
+
+    support, log_p, log_p_of_draws, (mode, *moments) = of(law)
+    x, log_p = np.asarray(support, np.float64), np.asarray(log_p)
     p = np.exp(log_p)
     axes = tuple(range(p.ndim, x.ndim))
     weights = np.expand_dims(p, axes)
     assert law.has_enumerate_support and x.shape[1:] == law.batch_shape + law.event_shape
     close(p.sum(0), 1, rtol=1e-12)
     best = np.expand_dims(p.argmax(0)[None], axes)
-    assert np.array_equal(law.mode(), np.take_along_axis(x, best, axis=0)[0])
+    assert np.array_equal(mode, np.take_along_axis(x, best, axis=0)[0])
     if name != "orders":
         mean = (weights * x).sum(0)
-        close(law.mean(), mean, rtol=1e-12)
-        close(law.variance(), (weights * (x - mean) ** 2).sum(0), rtol=1e-9, atol=1e-14)
-        close(law.entropy(), -np.where(p > 0, p * log_p, 0).sum(0), rtol=1e-12)
-    z = law.sample(seed=KEY, sample_shape=500)
-    assert np.all(np.isfinite(law.log_prob(z)))
+        close(moments[0], mean, rtol=1e-12)
+        close(moments[1], (weights * (x - mean) ** 2).sum(0), rtol=1e-9, atol=1e-14)
+        close(moments[2], -(p * np.where(p > 0, log_p, 0)).sum(0), rtol=1e-12)
+    assert np.all(np.isfinite(log_p_of_draws))
 
 
 def test_tails_of_discrete_moments():
@@ -266,7 +283,7 @@ def test_gaussian_gate_moments(mean, scale):
     close(law.variance(), expect(square, square(np.array([0, 1]))), rtol=1e-8)
     close(law.entropy(), -expect(lambda z: log_p(z, mean, scale), own), rtol=1e-8)
     ratio = lambda z: log_p(z, mean, scale) - log_p(z, *other)
-    kl = law.kl_divergence(D.GaussianRelaxedBernoulli(*other[:1], scale=other[1]))
+    kl = kl_divergence(law, D.GaussianRelaxedBernoulli(other[0], scale=other[1]))
     close(kl, expect(ratio, own - ends(*other)), rtol=1e-8)
 
 
@@ -319,16 +336,18 @@ def test_kl_of_discrete_laws(relaxed_jax):
     expected = p * np.log(p / r) + (1 - p) * np.log((1 - p) / (1 - r))
     ours = D.StraightThroughBernoulli(OTHER, estimator="gumbel_rao")
     for other in (ours, tfd.Bernoulli(logits=OTHER), distrax.Bernoulli(probs=r)):
-        close(D.StraightThroughBernoulli(L).kl_divergence(other), expected, rtol=1e-10)
-        close(tfd.kl_divergence(other, ours), np.zeros((2, 3)), atol=1e-12)
+        tolerance = 1e-10 if other is ours else 1e-6  # TFP's are in float32
+        close(D.StraightThroughBernoulli(L).kl_divergence(other), expected, rtol=tolerance)
+        close(tfd.kl_divergence(other, ours), np.zeros((2, 3)), atol=tolerance)
     one_hot = D.StraightThroughOneHotCategorical
     log_p, log_r = log_softmax(L, -1), log_softmax(2 * OTHER, -1)
     expected = np.sum(np.exp(log_p) * (log_p - log_r), -1)
     ours = one_hot(OTHER, estimator="decoupled", forward_temperature=0.5)
     twins = tfd.OneHotCategorical(logits=2 * OTHER), distrax.OneHotCategorical(logits=2 * OTHER)
     for other in (ours, *twins):
-        close(one_hot(L).kl_divergence(other), expected, rtol=1e-10)
-        close(tfd.kl_divergence(other, ours), np.zeros(2), atol=1e-12)
+        tolerance = 1e-10 if other is ours else 1e-6
+        close(one_hot(L).kl_divergence(other), expected, rtol=tolerance)
+        close(tfd.kl_divergence(other, ours), np.zeros(2), atol=tolerance)
     masked = one_hot(np.array([0.3, -np.inf, 2.0]))
     assert one_hot(L).kl_divergence(masked).tolist() == [np.inf, np.inf]
     assert np.isfinite(masked.kl_divergence(one_hot(L[0])))
@@ -338,8 +357,8 @@ def test_kl_of_discrete_laws(relaxed_jax):
 def test_kl_of_subsets():
     q, p = D.Subset(L, 2), D.Subset(OTHER, 2)
     x = q.enumerate_support()
-    log_q, log_p = q.log_prob(x), p.log_prob(x)
-    close(q.kl_divergence(p), np.sum(np.exp(log_q) * (log_q - log_p), 0), rtol=1e-10)
+    log_q, log_p = log_prob(q, x), log_prob(p, x)
+    close(kl_divergence(q, p), np.sum(np.exp(log_q) * (log_q - log_p), 0), rtol=1e-10)
     with pytest.raises(ValueError, match="Subset: got k = 2 and k = 1"):
         q.kl_divergence(D.Subset(L, 1))
 
@@ -353,17 +372,17 @@ def dense_gaussian_kl(mean_q, cov_q, mean_p, cov_p):
 def test_kl_of_gaussians_on_the_simplex():
     """Oracle: dense matrices; for the logistic-normal of the log-ratios."""
     ours = lambda mean, scale, t=0.5: D.InvertibleGaussian(mean, scale=scale, temperature=t)
-    kl = ours(L, SCALE).kl_divergence(ours(OTHER, 2 * SCALE))
+    kl = kl_divergence(ours(L, SCALE), ours(OTHER, 2 * SCALE))
     for i in range(2):
         s = np.diag(SCALE[i] ** 2)
         close(kl[i], dense_gaussian_kl(L[i], s, OTHER[i], 4 * s), rtol=1e-10)
     cooler = ours(L, SCALE, [0.5, 0.6])
-    assert np.isnan(ours(L, SCALE).kl_divergence(cooler)).tolist() == [False, True]
+    assert np.isnan(kl_divergence(ours(L, SCALE), cooler)).tolist() == [False, True]
     offset = D.InvertibleGaussian(L, temperature=0.5, offset=[1.0, 2.0])
-    assert np.isnan(ours(L, SCALE).kl_divergence(offset)).tolist() == [False, True]
+    assert np.isnan(kl_divergence(ours(L, SCALE), offset)).tolist() == [False, True]
     q = D.LogisticNormal(L, scale=SCALE, temperature=0.7)
     p = D.LogisticNormal(OTHER, scale=1.5, temperature=[0.7, 1.3])
-    kl, A = q.kl_divergence(p), np.array([[1, 0, -1], [0, 1, -1]])
+    kl, A = kl_divergence(q, p), np.array([[1, 0, -1], [0, 1, -1]])
     for i, t in enumerate([0.7, 1.3]):
         cov_q = A @ np.diag(SCALE[i] ** 2) @ A.T / 0.49
         cov_p = A @ A.T * 1.5**2 / t**2
@@ -377,26 +396,26 @@ def test_kl_of_gaussians_on_the_simplex():
 def test_meta_distributions_of_distrax(relaxed_jax):
     """Independent, Transformed, MixtureSameFamily."""
     law, other = D.RelaxedBernoulli(L), D.RelaxedBernoulli(OTHER)
-    z, log_p = law.sample_and_log_prob(seed=KEY)
+    z, log_p = own_log_prob(law)
     independent = distrax.Independent(law, 1)
     assert (independent.batch_shape, independent.event_shape) == ((2,), (3,))
-    own_z, own_log_p = independent.sample_and_log_prob(seed=KEY)
-    assert np.array_equal(own_z, z)
+    own_z, own_log_p = own_log_prob(independent)
+    close(own_z, z, rtol=1e-12)
     close(own_log_p, log_p.sum(-1), rtol=1e-12)
-    kl = independent.kl_divergence(distrax.Independent(other, 1))
+    kl = kl_divergence(independent, distrax.Independent(other, 1))
     close(kl, bernoulli.concrete_kl(L, OTHER).sum(-1), rtol=1e-12)
 
     logit = distrax.Transformed(law, distrax.Inverse(distrax.Sigmoid()))
     y = np.array([[0.4, -2.0, 5.0], [1.0, 0.0, -3.0]])
-    close(logit.log_prob(y), bernoulli.logit_concrete_log_prob(y, L, temperature=0.5), rtol=1e-9)
-    assert logit.sample(seed=KEY).shape == (2, 3)
+    close(log_prob(logit, y), bernoulli.logit_concrete_log_prob(y, L, temperature=0.5), rtol=1e-9)
+    assert sample(logit).shape == (2, 3)
 
     weights = distrax.Categorical(logits=np.array([0.3, 1.0]))
     mixture = distrax.MixtureSameFamily(weights, D.RelaxedOneHotCategorical(L))
     z = np.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
-    terms = D.RelaxedOneHotCategorical(L).log_prob(z[:, None]) + log_softmax([0.3, 1.0])
-    close(mixture.log_prob(z), logsumexp(terms, axis=-1), rtol=1e-12)
-    assert mixture.sample(seed=KEY, sample_shape=4).shape == (4, 3)
+    terms = log_prob(D.RelaxedOneHotCategorical(L), z[:, None]) + log_softmax([0.3, 1.0])
+    close(log_prob(mixture, z), logsumexp(terms, axis=-1), rtol=1e-12)
+    assert sample(mixture, 4).shape == (4, 3)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -416,8 +435,8 @@ def test_joint_distributions_of_tfp(relaxed_jax):
     joints = {
         tfd.JointDistributionNamed: {"a": a(), "b": lambda a: b(a)},
         tfd.JointDistributionNamedAutoBatched: {"a": a(), "b": lambda a: b(a)},
-        tfd.JointDistributionSequential: [a(), b],
-        tfd.JointDistributionSequentialAutoBatched: [a(), b],
+        tfd.JointDistributionSequential: [a(), lambda a: b(a)],
+        tfd.JointDistributionSequentialAutoBatched: [a(), lambda a: b(a)],
         tfd.JointDistributionCoroutine: rooted,
         tfd.JointDistributionCoroutineAutoBatched: plain,
     }
@@ -425,9 +444,8 @@ def test_joint_distributions_of_tfp(relaxed_jax):
         law = joint(model)
         z = law.sample(4, seed=KEY)
         x, y = z.values() if isinstance(z, dict) else z
-        expected = D.RelaxedBernoulli(L[0]).log_prob(x) + D.RelaxedBernoulli(
-            x, temperature=1.0
-        ).log_prob(y)
+        expected = log_prob(D.RelaxedBernoulli(L[0]), x)
+        expected += log_prob(D.RelaxedBernoulli(x, temperature=1.0), y)
         log_p = law.log_prob(z)
         close(log_p, expected.sum(-1) if log_p.ndim == 1 else expected, rtol=1e-10)
 
@@ -436,19 +454,19 @@ def test_joint_distributions_of_tfp(relaxed_jax):
 
 
 def train(loss):
-    """Four steps of gradient descent on two linear layers; the losses and the weights."""
+    """Three steps of gradient descent on two linear layers; the losses and the weights."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.integers(0, 2, (16, 6)), jnp.float32)
     layer = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32) / 2
     params = layer(6, 4), layer(4, 6), layer(4)  # encoder, decoder, the prior's log-odds
 
-    @jax.jit
+    # Not compiled: the compiler fuses two programs in two ways, which may round differently.
     def step(params, key, temperature):
         value, gradient = jax.value_and_grad(loss)(params, key, x, temperature)
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient), value
 
     losses = []
-    for key, temperature in zip(jax.random.split(KEY, 4), [1.0, 0.8, 0.6, 0.5], strict=True):
+    for key, temperature in zip(jax.random.split(KEY, 3), [1.0, 0.8, 0.6], strict=True):
         params, value = step(params, key, jnp.float32(temperature))
         losses.append(value)
     return losses, params

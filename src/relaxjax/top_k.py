@@ -127,7 +127,7 @@ def _log_prob_of_set(x, logits, k):
     # The logarithm of the integrand at m = top + g is concave in g, with its maximum in
     # [-log(k + 1), 0], a tail below exp(-g) and a width of 1 / sqrt(k + 1) or more; the sum of a
     # smooth function over an even grid converges exponentially.
-    step = 0.5 / math.sqrt(k + 1)
+    step = 0.35 / math.sqrt(k + 1)
     grid = np.arange(-math.log(k + 1) - 5, 40, step)
     a = jnp.where(chosen & possible[..., None], wide - top, 0)
 
