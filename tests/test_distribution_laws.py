@@ -460,7 +460,7 @@ def train(loss):
     layer = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32) / 2
     params = layer(6, 4), layer(4, 6), layer(4)  # encoder, decoder, the prior's log-odds
 
-    # Not compiled: the compiler fuses two programs in two ways, which may round differently.
+    @jax.jit
     def step(params, key, temperature):
         value, gradient = jax.value_and_grad(loss)(params, key, x, temperature)
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient), value
@@ -473,7 +473,8 @@ def train(loss):
 
 
 def test_a_vae_of_classes_alone():
-    """To the bit: the losses and the weights of the functions."""
+    """To the bit: the losses and the weights of the functions, given one temperature an entry as
+    the classes hold it (the compiler multiplies by the reciprocal of a scalar)."""
 
     def of_classes(params, key, x, temperature):
         encoder, decoder, prior = params
@@ -485,6 +486,7 @@ def test_a_vae_of_classes_alone():
     def of_functions(params, key, x, temperature):
         encoder, decoder, prior = params
         logits = x @ encoder
+        temperature = jnp.broadcast_to(temperature, logits.shape)
         z = bernoulli.concrete(key, logits, temperature=temperature)
         kl = bernoulli.concrete_kl(logits, prior)
         return jnp.sum(kl) - jnp.sum(bernoulli.log_prob(x, z @ decoder))

@@ -109,12 +109,11 @@ class Subset(_Choice):
         return (mean * (1 - mean)).astype(self.dtype)
 
     def entropy(self):
-        return subsets._cross_entropy(*[_numerics.widen(self.logits)] * 2, self.k).astype(
-            self.dtype
-        )
+        logits = _numerics.widen(self.logits)
+        return subsets._cross_entropy(logits, logits, self.k).astype(self.dtype)
 
     def _points(self):
-        return np.asarray(subsets._support(np.zeros(self.logits.shape[-1], np.float32), self.k))
+        return subsets._support(np.zeros(self.logits.shape[-1], np.float32), self.k)
 
 
 @register_kl((Subset, Subset))

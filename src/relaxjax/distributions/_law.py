@@ -1,6 +1,7 @@
 """What the classes share."""
 
 import contextlib
+from typing import Any
 
 import distrax
 import jax
@@ -30,9 +31,24 @@ class Law(distrax.Distribution):
     _parameter = "logits"  # the first, whose dtype the results have
     _event_ndim = 0  # its axes that are not batch axes
     _least = 1  # the fewest entries of these
-    _by_entry = ()  # hyperparameters that may have a number for each entry of an event
-    _shared = ()  # leaves without batch axes
+    _by_entry: tuple[str, ...] = ()  # hyperparameters with a number for each entry of an event
+    _shared: tuple[str, ...] = ()  # leaves without batch axes
     has_enumerate_support = False
+
+    # What some class or other stores: arrays, which a checker would refuse for a default of 0.5.
+    logits: Any
+    log_probs: Any
+    loc: Any
+    values: Any
+    correlation_tril: Any
+    temperature: Any
+    forward_temperature: Any
+    scale: Any
+    offset: Any
+    stretch_low: Any
+    stretch_high: Any
+    estimator: str
+    k: int
 
     def _store(self, first, /, **reals):
         """The arguments as attributes, arrays in one batch shape."""
@@ -81,16 +97,16 @@ class Law(distrax.Distribution):
             raise kind(f"{type(self).__name__}: {error}") from None
 
     # Jittable's own takes ints and floats in place of arrays for structure: vmap's axes, for one.
-    def tree_flatten(self):
+    def tree_flatten(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         leaves = {name: x for name, x in vars(self).items() if name not in _STATIC}
         static = tuple((name, x) for name, x in vars(self).items() if name in _STATIC)
-        return tuple(leaves.values()), (tuple(leaves), static)
+        return list(leaves.values()), (tuple(leaves), static)
 
     @classmethod
-    def tree_unflatten(cls, structure, leaves):
-        names, static = structure
+    def tree_unflatten(cls, aux_data, children):
+        names, static = aux_data
         law = object.__new__(cls)
-        vars(law).update(zip(names, leaves, strict=True))
+        vars(law).update(zip(names, children, strict=True))
         vars(law).update(static)
         return law
 
@@ -153,8 +169,8 @@ class Law(distrax.Distribution):
 class Hard(Law):
     """A finite law whose gradient is that of the function which `estimator` names."""
 
-    _module = None
-    _estimators = {}
+    _module: Any
+    _estimators: dict[str, Any]
     has_enumerate_support = True
 
     def _store_estimator(self, logits, estimator, hyperparameters):
@@ -238,5 +254,6 @@ def both_ways(law, *twins):
 
 def logits_of(law):
     """Of one of ours, of distrax or of TFP."""
-    logits = law.logits if isinstance(law, distrax.Distribution) else law.logits_parameter()
-    return getattr(law, "_law_logits", logits)
+    if hasattr(law, "_law_logits"):
+        return law._law_logits
+    return law.logits_parameter() if hasattr(law, "logits_parameter") else law.logits
