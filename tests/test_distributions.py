@@ -72,9 +72,10 @@ def smooth_log_prob(x, logits):
 
 def set_log_prob(x, logits, temperature):
     """Every order of the set; NaN for a relaxed value."""
-    orders = [jnp.broadcast_to(jnp.array(o), (2, 2)) for o in itertools.permutations(range(3), 2)]
-    log_p = jnp.stack([top_k.log_prob(order, logits) for order in orders])
-    hot = np.array([np.isin(range(3), o) for o in itertools.permutations(range(3), 2)])
+    orders = np.array(list(itertools.permutations(range(3), 2)))
+    each = lambda order: top_k.log_prob(jnp.broadcast_to(order, (2, 2)), logits)
+    log_p = jax.vmap(each)(orders)
+    hot = np.array([np.isin(range(3), order) for order in orders])
     of_x = jnp.all(hot[:, None] == (x > 0.5)[None], axis=-1)
     value = jax.nn.logsumexp(jnp.where(of_x, log_p, -jnp.inf), axis=0)
     return jnp.where(jnp.all((x == 0) | (x == 1), axis=-1), value, jnp.nan)
@@ -211,8 +212,9 @@ def sampled(case, key, params):
         return case.sample(key, *params.values())
 
 
+@pytest.mark.once
 def test_every_class_is_here():
-    assert set(CASES) == set(D.__all__)
+    assert set(CASES) == set(D.__all__) and all(vars(D)[name].__doc__ for name in CASES)
     assert all(getattr(D, name).__module__ == D.__name__ for name in D.__all__)
 
 
@@ -258,7 +260,7 @@ def test_gradients_are_those_of_the_functions(name):
     ],
 )
 def test_estimators(law, estimator):
-    """To the bit; `concrete` is short for straight_through_concrete, and so on."""
+    """`concrete` is short for straight_through_concrete, and so on; draws to the bit."""
     module = bernoulli if law is D.StraightThroughBernoulli else categorical
     short = {
         "concrete": "straight_through_concrete",
@@ -267,15 +269,23 @@ def test_estimators(law, estimator):
         "gapped": "gapped_straight_through",
     }
     function = getattr(module, short.get(estimator, estimator))
-    chosen = law(L, estimator=estimator)
-    f = lambda z: jnp.sum(jnp.sin(2 * z + INNER))
-    z, gradient = jax.value_and_grad(lambda l: f(law(l, estimator=estimator).sample(seed=KEY)))(L)
-    expected = jax.value_and_grad(lambda l: f(function(KEY, l)))(L)
-    assert np.array_equal(z, expected[0]) and np.array_equal(gradient, expected[1])
-    assert np.array_equal(chosen.sample(seed=KEY), function(KEY, L)) and np.any(gradient)
-    if "temperature" in function.__kwdefaults__:
-        tempered = law(L, estimator=estimator, temperature=0.3)
-        assert np.array_equal(tempered.sample(seed=KEY), function(KEY, L, temperature=0.3))
+    # Another temperature than the default, where there is one.
+    given = {n: 0.3 for n in function.__kwdefaults__ if n == "temperature"}
+
+    def value_and_grad(draw):
+        f = lambda l: (jnp.sum(jnp.sin(2 * draw(l) + INNER)), draw(l))
+        return jax.value_and_grad(f, has_aux=True)
+
+    @jax.jit
+    def both(l):
+        ours = value_and_grad(lambda l: law(l, estimator=estimator, **given).sample(seed=KEY))
+        return ours(l), value_and_grad(lambda l: function(KEY, l, **given))(l)
+
+    ((_, z), gradient), ((_, expected), of_function) = both(L)
+    assert np.array_equal(z, expected) and np.any(gradient)
+    close(gradient, of_function, rtol=1e-12, atol=1e-14)
+    defaults = vars(law(L, estimator=estimator))
+    assert all(np.all(defaults[n] == x) for n, x in function.__kwdefaults__.items() if n != "shape")
 
 
 # ----------------------------------------------------------------------------- transformations
@@ -357,6 +367,7 @@ def test_a_hundred_temperatures_compile_once(name):
 # -------------------------------------------------------------------------------------- shapes
 
 
+@pytest.mark.once
 @every_class
 @pytest.mark.parametrize(
     "sample_shape, expected",
@@ -380,6 +391,7 @@ def test_sample_shapes(name, sample_shape, expected):
     assert again.shape == log_p.shape and again.dtype == law._first.dtype
 
 
+@pytest.mark.once
 @every_class
 @pytest.mark.parametrize("index", [1, slice(-1), (slice(None),), Ellipsis, np.array([1, 0, -1])])
 def test_slicing(name, index):
@@ -395,6 +407,7 @@ def test_slicing(name, index):
         law[2, 0, 0, 0]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "logits, temperature",
     [((), ()), ((3,), ()), ((), (3,)), ((2, 3), (3,)), ((2, 1), (4, 1, 3)), ((0,), ())],
@@ -434,6 +447,7 @@ def test_dtypes_are_those_of_the_first_parameter():
 # ---------------------------------------------------------------------------------- bad input
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "name, arguments, message",
     [
@@ -467,6 +481,7 @@ def test_errors_name_class_and_argument(name, arguments, message):
             trace(jnp.array(L))
 
 
+@pytest.mark.once
 @every_class
 def test_a_missing_or_wrong_parameter(name):
     """The first one, the others without a default, and one that no class has."""
@@ -489,6 +504,7 @@ def test_a_missing_or_wrong_parameter(name):
         law(L, *more, probs=L)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("law", [D.GumbelSoftmaxTopK, D.PlackettLuce, D.Subset])
 def test_k_is_static(law):
     with pytest.raises(TypeError, match=f"^{law.__name__}: k: got .*, need a static integer"):
