@@ -329,6 +329,9 @@ def test_kl_with_twins():
     for kl in (q.kl_divergence(twin), tfd.kl_divergence(twin, q)):
         close(kl[:, :2], expected[:, :2], rtol=1e-6)
         assert np.all(np.isnan(kl[:, 2])) and kl.shape == (2, 3)
+    scalar = tfd.RelaxedBernoulli(np.float32(0.5), logits=logits)
+    kl = D.RelaxedBernoulli(L[0]).kl_divergence(scalar)
+    close(kl, bernoulli.concrete_kl(L[:1], OTHER), rtol=1e-6)
     zero = D.RelaxedBernoulli(0.0, temperature=[0.3, 0.5, 0.7])
     close(q.kl_divergence(zero), bernoulli.concrete_kl(L, np.zeros((2, 3))), rtol=1e-12)
 

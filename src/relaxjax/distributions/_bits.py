@@ -43,7 +43,8 @@ class RelaxedBernoulli(Law):
 @register_kl(*both_ways(RelaxedBernoulli, tfd.RelaxedBernoulli))
 def _relaxed_bernoulli_kl(q, p):
     kl = bernoulli.concrete_kl(logits_of(q), logits_of(p))
-    return jnp.where(agree((q.temperature, p.temperature)), kl, jnp.nan)
+    same = jnp.broadcast_to(agree((q.temperature, p.temperature)), kl.shape)
+    return jnp.where(same, kl, jnp.nan)
 
 
 class StraightThroughBernoulli(Hard):
