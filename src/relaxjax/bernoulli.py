@@ -15,6 +15,7 @@ the stated rule to every b in it.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -420,6 +421,23 @@ def _root(logits):
     return scale * jax.lax.rsqrt(1 + jnp.exp(negative - positive))
 
 
+def _root_log_probs(logits):
+    """log(1 - q) = log((1 - p) / (1 + q)) and log q, q = sqrt(p)."""
+    log_q = jax.nn.log_sigmoid(logits) / 2
+    return jax.nn.log_sigmoid(-logits) - jnp.log1p(jnp.exp(log_q)), log_q
+
+
+def _stochastic_times_smooth_log_prob(z, logits):
+    """Log-probability of 0 and of q, to whose rounding z may come; -inf elsewhere."""
+    z_dtype = _numerics.floats("z", z).dtype
+    z, wide, dtype = _numerics.together(z, logits)
+    log_zero, log_q = _root_log_probs(wide)
+    q = _root(wide)
+    near = jnp.abs(z - q) <= 4 * float(jnp.finfo(z_dtype).eps) * q
+    value = jnp.where(z == 0, log_zero, jnp.where(near, log_q, -jnp.inf))
+    return jnp.where(jnp.isnan(q), jnp.nan, value).astype(dtype)
+
+
 def _distance(b, p, rest):
     """|b - p| of a bit b, from p and rest = 1 - p, without the cancellation of that difference."""
     bit = jax.lax.stop_gradient(b)
@@ -463,11 +481,15 @@ def _correlated_concrete(noise, logits, tril, temperature):
 
 
 def _correlated_logistic(noise, tril):
+    return _numerics.once(_numerics.normal_logit(_correlated_normal(noise, tril)))
+
+
+def _correlated_normal(noise, tril):
     # XLA would draw the noise again for each of the D sums. Not the default precision, which has
     # 10 bits of mantissa on some accelerators.
     noise = _numerics.once(noise)
     v = jnp.einsum("...j,ij->...i", noise, jnp.tril(tril), precision="highest")
-    return _numerics.once(_numerics.normal_logit(_numerics.once(v)))
+    return _numerics.once(v)
 
 
 def _correlation_factor(tril, logits):
@@ -513,6 +535,21 @@ def correlated_concrete_log_prob(z, logits, correlation_tril, *, temperature):
     terms = _logistic_log_density(y, wide, temperature) - log_z - log_1z - (eps - v) * (eps + v) / 2
     value = jnp.sum(terms, axis=-1) - jnp.sum(jnp.log(jnp.diagonal(tril)))
     return jnp.where(outside, -jnp.inf, value).astype(dtype)
+
+
+def _correlated_concrete_own_log_prob(key, logits, tril, temperature, shape):
+    """log-density of the draw with this key, from its noise; all wide."""
+    noise = _numerics.normal(key, (*shape, logits.shape[-1]), logits.dtype)
+    v = _correlated_normal(noise, tril)
+    spread = lambda x: jnp.broadcast_to(x, noise.shape)
+    temperature = spread(temperature[..., None])
+    # The sum as its logits, since the rule gives nothing to the noise.
+    x = spread(logits) + _numerics.normal_logit(v)
+    y = _logit_concrete(jnp.zeros((), x.dtype), x, temperature)
+    # The density of the noise, and its slope in y's, v's and z's turn.
+    terms = -(noise * noise + math.log(2 * math.pi)) / 2 - jnp.log(spread(jnp.diagonal(tril)))
+    terms += jnp.log(temperature / _numerics.normal_rate(v)) + _numerics.softplus_sum(y)
+    return jnp.sum(terms, axis=-1)
 
 
 def correlated_straight_through(key, logits, correlation_tril, *, temperature=0.5, shape=None):

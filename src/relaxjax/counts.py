@@ -73,6 +73,20 @@ def _generalized_gumbel_softmax_bwd(residuals, g):
 
 _generalized_gumbel_softmax.defvjp(_generalized_gumbel_softmax_fwd, _generalized_gumbel_softmax_bwd)
 
+
+def _log_prob_of_value(x, log_probs, values):
+    """The log-probability of an x that is exactly one of the values; NaN for another."""
+    _numerics.floats("x", x)
+    x, wide, dtype = _numerics.together(jnp.asarray(x)[..., None], log_probs, 1, "x", "log_probs")
+    same = x == jnp.broadcast_to(values.astype(dtype).astype(x.dtype), x.shape)
+    log_p = jnp.where(same, jax.nn.log_softmax(wide), -jnp.inf)
+    # A value may be given twice; without a logsumexp of nothing, whose gradient is NaN.
+    some = jnp.any(log_p > -jnp.inf, axis=-1)
+    value = jax.nn.logsumexp(jnp.where(some[..., None], log_p, 0), axis=-1)
+    value = jnp.where(some, value, -jnp.inf)
+    return jnp.where(jnp.any(same, axis=-1), value, jnp.nan).astype(dtype)
+
+
 # --------------------------------------------------------------------------------------- counts
 
 

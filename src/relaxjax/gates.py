@@ -99,6 +99,43 @@ def gaussian_log_prob(z, mean, *, scale):
     return jnp.where(outside, -jnp.inf, value).astype(dtype)
 
 
+def _gaussian_moments(mean, scale):
+    """E[clip(x)] and its variance, x ~ N(mean, scale^2)."""
+    (at_0, _), (at_1, _), inside = _gaussian_pieces(mean, scale)
+    value = mean * inside[0] + scale * inside[1] + at_1
+    variance = (
+        _inner_square(mean - value, scale, inside) + value**2 * at_0 + (1 - value) ** 2 * at_1
+    )
+    return value, variance
+
+
+def _gaussian_cross_entropy(mean_q, scale_q, mean_p, scale_p):
+    """-E_q[log p], with respect to the measure of `gaussian_log_prob`."""
+    (q_0, _), (q_1, _), inside = _gaussian_pieces(mean_q, scale_q)
+    (_, log_0), (_, log_1), _ = _gaussian_pieces(mean_p, scale_p)
+    square = _inner_square(mean_q - mean_p, scale_q, inside) / scale_p**2
+    density = inside[0] * (jnp.log(scale_p) + math.log(2 * math.pi) / 2) + square / 2
+    return density - q_0 * log_0 - q_1 * log_1
+
+
+def _gaussian_pieces(mean, scale):
+    """P(z = 0) and P(z = 1), each with its logarithm, and E[eps^j; 0 < z < 1] for j = 0, 1, 2."""
+    low, high = -mean / scale, (1 - mean) / scale
+    logs = _numerics.log_ndtr(low), _numerics.log_ndtr(-high)
+    at_0, at_1 = (jnp.exp(log) for log in logs)
+    # Of two numbers in one tail, whichever it is, so that their difference keeps its digits.
+    sign = jnp.where(low > 0, -1, 1)
+    between = sign * (jax.scipy.special.ndtr(sign * high) - jax.scipy.special.ndtr(sign * low))
+    slope_low, slope_high = (jnp.exp(-x * x / 2) / math.sqrt(2 * math.pi) for x in (low, high))
+    inside = between, slope_low - slope_high, between + low * slope_low - high * slope_high
+    return (at_0, logs[0]), (at_1, logs[1]), inside
+
+
+def _inner_square(shift, scale, inside):
+    """E[(shift + scale eps)^2; 0 < z < 1]."""
+    return shift**2 * inside[0] + 2 * shift * scale * inside[1] + scale**2 * inside[2]
+
+
 # ------------------------------------------------------------------------------- hard concrete
 
 
@@ -207,11 +244,18 @@ def _log_odds(z, low, high):
     return jnp.log((z - low) / (high - z))
 
 
+_LOW, _HIGH = ("a low end < 0", lambda x: x < 0), ("a high end > 1", lambda x: x > 1)
+
+
 def _ends(stretch, like):
+    low, high = _pair(stretch)
+    low = _numerics.real("stretch", low, like, range=_LOW)
+    return low, _numerics.real("stretch", high, like, range=_HIGH)
+
+
+def _pair(stretch):
     try:
         low, high = stretch
     except (TypeError, ValueError):
         raise TypeError(f"stretch: got {stretch!r}, need a pair (low, high)") from None
-    low = _numerics.real("stretch", low, like, range=("a low end < 0", lambda x: x < 0))
-    high = _numerics.real("stretch", high, like, range=("a high end > 1", lambda x: x > 1))
     return low, high

@@ -112,6 +112,22 @@ def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
     return jnp.where(outside, -jnp.inf, value).astype(dtype)
 
 
+def _invertible_gaussian_own_log_prob(key, mean, scale, temperature, offset, shape):
+    """Log-density of the draw with this key, from its noise; all wide, scale as mean."""
+    noise, mean, scale, temperature = _own(key, mean, scale, temperature, shape)
+    last = jnp.broadcast_to(jnp.log(offset)[..., None], (*shape, 1))
+    x = (mean + scale * noise) / temperature
+    log_z = jax.nn.log_softmax(jnp.concatenate([x, last], axis=-1))
+    terms = jnp.log(temperature / scale) - (noise * noise + math.log(2 * math.pi)) / 2
+    return jnp.sum(terms, axis=-1) - jnp.sum(log_z, axis=-1)
+
+
+def _own(key, mean, scale, temperature, shape):
+    """The noise of the draw with this key, and the parameters in its shape."""
+    noise = _numerics.normal(key, (*shape, mean.shape[-1]), mean.dtype)
+    return noise, *(jnp.broadcast_to(x, noise.shape) for x in (mean, scale, temperature[..., None]))
+
+
 def invertible_gaussian_kl(mean_q, scale_q, mean_p, scale_p):
     """KL divergence of two `invertible_gaussian` of one temperature and one offset.
 
@@ -177,6 +193,61 @@ def _logistic_normal_bwd(residuals, g):
 
 
 _logistic_normal.defvjp(_logistic_normal_fwd, _logistic_normal_bwd)
+
+
+def _logistic_normal_log_prob(z, mean, *, scale, temperature):
+    """Log-density of `logistic_normal` in the first C - 1 entries of z, clamped as elsewhere."""
+    z_dtype = _numerics.vector("z", z).dtype
+    z, wide, dtype = _numerics.together(z, mean, event_ndim=1, other="mean")
+    scale = _scale("scale", scale, mean, wide)
+    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    masked = wide == -jnp.inf
+    outside = jnp.any((z < 0) | (masked & (z > 0)), axis=-1)
+    tiny = float(jnp.finfo(z_dtype).tiny)
+    log_z = jnp.log(jnp.where(masked, 1, jnp.where(z < tiny, tiny, z)))
+    value = _log_ratio_density(log_z, wide, scale, temperature) - jnp.sum(log_z, axis=-1)
+    return jnp.where(outside, -jnp.inf, value).astype(dtype)
+
+
+def _logistic_normal_own_log_prob(key, mean, scale, temperature, shape):
+    """Log-density of the draw with this key, from its noise; all wide, scale as mean."""
+    noise, mean, scale, temperature = _own(key, mean, scale, temperature, shape)
+    masked = mean == -jnp.inf
+    x = (jnp.where(masked, 0, mean) + scale * noise) / temperature
+    log_z = jnp.where(masked, 0, jax.nn.log_softmax(jnp.where(masked, -jnp.inf, x)))
+    return _log_ratio_density(log_z, mean, scale, temperature) - jnp.sum(log_z, axis=-1)
+
+
+def _log_ratio_density(log_z, mean, scale, temperature):
+    """The density of log z's differences: that of the Gaussian, integrated over a common shift."""
+    masked = mean == -jnp.inf
+    scale, temperature = (jnp.broadcast_to(x, mean.shape) for x in (scale, temperature))
+    r = jnp.where(masked, 0, temperature * log_z - jnp.where(masked, 0, mean))
+    weight, total = _precision(scale, masked)
+    r -= _numerics.row_sum(weight * r) / total
+    # One dimension fewer than there are unmasked classes.
+    terms = jnp.log(temperature / scale) - math.log(2 * math.pi) / 2 - weight * r * r / 2
+    value = jnp.sum(jnp.where(masked, 0, terms), axis=-1)
+    return value - (jnp.log(temperature * temperature * total / (2 * math.pi)) / 2)[..., 0]
+
+
+def _logistic_normal_kl(mean_q, scale_q, mean_p, scale_p):
+    """That of the Gaussians, each integrated over a common shift; all of one shape."""
+    (weight_q, total_q), (weight_p, total_p) = (_precision(s, False) for s in (scale_q, scale_p))
+    shift = mean_q - mean_p
+    shift -= _numerics.row_sum(weight_p * shift) / total_p
+    trace = jnp.sum(weight_p / weight_q, axis=-1)
+    trace -= (_numerics.row_sum(weight_p**2 / weight_q) / total_p)[..., 0]
+    square = jnp.sum(weight_p * shift**2, axis=-1)
+    log_ratio = (
+        jnp.sum(jnp.log(scale_p / scale_q), axis=-1) + jnp.log(total_p / total_q)[..., 0] / 2
+    )
+    return (trace - (shift.shape[-1] - 1) + square) / 2 + log_ratio
+
+
+def _precision(scale, masked):
+    weight = jnp.where(masked, 0, 1 / (scale * scale))
+    return weight, _numerics.row_sum(weight)
 
 
 def _finite(y):

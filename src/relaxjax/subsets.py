@@ -272,6 +272,14 @@ def _log_total_bwd(k, residuals, g):
 
 _log_total.defvjp(_log_total_fwd, _log_total_bwd)
 
+
+def _cross_entropy(logits_q, logits_p, k):
+    """-E_q[log p] of k-hots."""
+    logits_q, logits_p = _shifted(logits_q, k), _shifted(logits_p, k)
+    mean = _numerics.linear(_mean(logits_q, k), logits_p)
+    return jnp.asarray(_log_total(logits_p, k)) - jnp.sum(mean, axis=-1)
+
+
 # ------------------------------------------------------------------------------------- the draw
 
 
