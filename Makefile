@@ -6,13 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs bench-peers clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/discrete_vae.py
 
 test: check
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --durations=20
 	RELAXJAX_X64=0 $(BIN)/python -m pytest -n auto -m "not once" tests/test_contract.py
 	$(BIN)/python -m pytest --doctest-modules src
 
@@ -23,6 +23,12 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
+
+# What relaxjax is measured beside, in an environment of its own.
+bench-peers:
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --editable '.[benchmarks]' --requirement benchmarks/peers.txt
 
 # A stamp is touched last, so that an interrupted installation is done again.
 $(VENV)/.examples: $(VENV)/.made pyproject.toml

@@ -1,20 +1,31 @@
-"""What both benchmarks need: where a figure came from, and where it goes."""
+"""What all benchmarks need: where a figure came from, the code that it measured, where it goes."""
 
+import ast
+import hashlib
 import importlib.metadata
+import io
 import json
+import os
 import pathlib
 import platform
 import sys
+import tokenize
 
 import jax
 
+import relaxjax
+from relaxjax import control_variates
+from relaxjax.catalog import ESTIMATORS
+
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
+SOURCES = pathlib.Path(relaxjax.__file__).parent
+PEERS = "numpyro", "tfp-nightly", "tensorflow-probability"
 
 
 def environment():
     """Versions and machine, without names or paths of it."""
     versions = {}
-    for package in ("jax", "jaxlib", "numpy", "optax", "tfp-nightly", "tensorflow-probability"):
+    for package in ("jax", "jaxlib", "numpy", "optax", *PEERS):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -25,14 +36,8 @@ def environment():
         "system": platform.system(),
         "processor": _processor(),
         "devices": [device.device_kind for device in jax.devices()],
-        "cores": jax.local_device_count() if jax.default_backend() != "cpu" else _cores(),
+        "cores": jax.local_device_count() if jax.default_backend() != "cpu" else os.cpu_count(),
     }
-
-
-def _cores():
-    import os
-
-    return os.cpu_count()
 
 
 def _processor():
@@ -43,8 +48,52 @@ def _processor():
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
 
 
+def modules(estimator):
+    """The modules of relaxjax that a row of the catalog runs."""
+    law, method = estimator.split("/")
+    if ESTIMATORS[estimator].kind == "pathwise":
+        return [law, "_numerics"]
+    rule = "control_variates" if hasattr(control_variates, method) else "score"
+    return [law, "_numerics", "_surrogate", "families", rule]
+
+
+def digest(names):
+    """Of these modules' code, without comments, docstrings and white space.
+
+    A result keeps that of what it measured: where the code has changed since, it is stale.
+    """
+    total = hashlib.sha256()
+    for name in sorted(set(names)):
+        total.update(f"{name}:{_bare((SOURCES / f'{name}.py').read_text())}".encode())
+    return total.hexdigest()[:16]
+
+
+def _bare(source):
+    lines = source.splitlines(keepends=True)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row = token.start[0] - 1
+            lines[row] = lines[row][: token.start[1]] + "\n"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(
+            node
+        ):
+            text = node.body[0]
+            for row in range(text.lineno - 1, text.end_lineno or text.lineno):
+                lines[row] = ""
+    return "".join("".join(lines).split())
+
+
+def read(name):
+    """What is there from an earlier run in this environment, else {}."""
+    path = RESULTS / f"{name}.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    same = json.loads(json.dumps(environment())) == results.pop("environment", None)
+    return results if same else {}
+
+
 def write(name, results):
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"environment": environment(), **results}, indent=2) + "\n")
+    path.write_text(json.dumps({"environment": environment(), **results}, indent=1) + "\n")
     print(f"wrote benchmarks/results/{path.name}", file=sys.stderr)

@@ -3,6 +3,7 @@
 scikit-learn's 1,797 digits, binarized at 8 of 16; 64 -> 64 ReLU -> logits and back; four
 categoricals of eight classes, or twelve bits; uniform prior, KL in closed form; Adam 2e-3, 600
 epochs of 17 batches of 100. Every state is summed for the score; all seeds train in one program.
+The rows with a reference figure run first. A run that is stopped goes on where it was.
 """
 
 import argparse
@@ -19,49 +20,82 @@ import optax
 from sklearn.datasets import load_digits
 
 import relaxjax
-from _common import RESULTS, write
+from _common import digest, modules, read, write
 from relaxjax.catalog import ESTIMATORS
 
 SHAPES = {"8x4": (4, 8), "12 bits": (12,)}
 
 
 class Row(NamedTuple):
-    """A row of a board; reference is the reference run's mean and standard error."""
+    """A row of a board.
+
+    Fields:
+      keys: averaged over.
+      network: factors, hidden units and learning rate of the network behind what a control variate
+        learns: `quadratic`'s coefficients, `relax`'s critic_params.
+    """
 
     board: str
     estimator: str
     hyperparameters: dict
-    reference: tuple[float, float]
-    keys: int = 1  # averaged over
+    keys: int = 1
     seeds: int = 5
-    # Factors, hidden units and learning rate of the network behind `quadratic`'s coefficients.
     network: tuple[int, int, float] | None = None
 
 
 _LINEAR, _FACTORS = (0, 128, 4e-3), (8, 256, 2e-3)
 _STGS = "categorical/straight_through_gumbel_softmax"
 _STC = "bernoulli/straight_through_concrete"
-ROWS = [
-    Row("8x4", "categorical/straight_through", {}, (19.573, 0.021)),
-    Row("8x4", _STGS, {"temperature": 1.0}, (18.161, 0.022)),
-    Row("8x4", _STGS, {"temperature": 0.5}, (17.502, 0.075)),
-    Row("8x4", "categorical/reinmax", {}, (16.847, 0.064)),
-    Row("8x4", "categorical/reinmax", {}, (16.502, 0.043), keys=2),
-    Row("8x4", "categorical/rloo", {"num_samples": 2}, (16.143, 0.074)),
-    Row("8x4", "categorical/rloo", {"num_samples": 4}, (15.775, 0.044)),
-    Row("8x4", "categorical/quadratic", {"num_samples": 2}, (15.764, 0.025), network=_LINEAR),
-    Row("8x4", "categorical/quadratic", {"num_samples": 2}, (15.627, 0.046), network=_FACTORS),
-    Row("8x4", "categorical/exact", {}, (15.000, 0.093), seeds=2),
-    Row("12 bits", "bernoulli/straight_through", {}, (19.608, 0.020)),
-    Row("12 bits", _STC, {"temperature": 1.0}, (18.571, 0.060)),
-    Row("12 bits", _STC, {"temperature": 0.5}, (17.931, 0.024)),
-    Row("12 bits", "bernoulli/zgr", {}, (17.345, 0.068)),
-    Row("12 bits", "bernoulli/disarm", {"num_samples": 2}, (16.906, 0.048)),
-    Row("12 bits", "bernoulli/rloo", {"num_samples": 2}, (17.029, 0.027)),
-    Row("12 bits", "bernoulli/rloo", {"num_samples": 4}, (16.751, 0.068)),
-    Row("12 bits", "bernoulli/quadratic", {"num_samples": 2}, (16.687, 0.024), network=_LINEAR),
-    Row("12 bits", "bernoulli/quadratic", {"num_samples": 2}, (16.660, 0.028), network=_FACTORS),
-    Row("12 bits", "bernoulli/exact", {}, (16.317, 0.146), seeds=2),
+# With the reference run's mean and standard error.
+REFERENCE = [
+    (Row("8x4", "categorical/straight_through", {}), (19.573, 0.021)),
+    (Row("8x4", _STGS, {"temperature": 1.0}), (18.161, 0.022)),
+    (Row("8x4", _STGS, {"temperature": 0.5}), (17.502, 0.075)),
+    (Row("8x4", "categorical/reinmax", {}), (16.847, 0.064)),
+    (Row("8x4", "categorical/reinmax", {}, keys=2), (16.502, 0.043)),
+    (Row("8x4", "categorical/rloo", {"num_samples": 2}), (16.143, 0.074)),
+    (Row("8x4", "categorical/rloo", {"num_samples": 4}), (15.775, 0.044)),
+    (Row("8x4", "categorical/quadratic", {"num_samples": 2}, network=_LINEAR), (15.764, 0.025)),
+    (Row("8x4", "categorical/quadratic", {"num_samples": 2}, network=_FACTORS), (15.627, 0.046)),
+    (Row("12 bits", "bernoulli/straight_through", {}), (19.608, 0.020)),
+    (Row("12 bits", _STC, {"temperature": 1.0}), (18.571, 0.060)),
+    (Row("12 bits", _STC, {"temperature": 0.5}), (17.931, 0.024)),
+    (Row("12 bits", "bernoulli/zgr", {}), (17.345, 0.068)),
+    (Row("12 bits", "bernoulli/disarm", {"num_samples": 2}), (16.906, 0.048)),
+    (Row("12 bits", "bernoulli/rloo", {"num_samples": 2}), (17.029, 0.027)),
+    (Row("12 bits", "bernoulli/rloo", {"num_samples": 4}), (16.751, 0.068)),
+    (Row("12 bits", "bernoulli/quadratic", {"num_samples": 2}, network=_LINEAR), (16.687, 0.024)),
+    (Row("12 bits", "bernoulli/quadratic", {"num_samples": 2}, network=_FACTORS), (16.660, 0.028)),
+    (Row("8x4", "categorical/exact", {}, seeds=2), (15.000, 0.093)),
+    (Row("12 bits", "bernoulli/exact", {}, seeds=2), (16.317, 0.146)),
+]
+# Where the number of samples is free, those of 1, 2 and 4 that are allowed.
+NUM_SAMPLES = {"reinforce": (1, 2, 4), "disarm": (2, 4), "arms": (4,), "rodeo": (2, 4)}
+
+
+def _others():
+    """Every other row of the catalog that serves these latents: pathwise ones at 1, 2 and 4 keys,
+    score ones at 1, 2 and 4 samples where those are allowed, else at their own cost."""
+    boards = {"categorical": "8x4", "bernoulli": "12 bits"}
+    for name, entry in ESTIMATORS.items():
+        law, method = name.split("/")
+        if law not in boards or method == "unordered_set":  # that one takes one variable
+            continue
+        if entry.kind == "pathwise":
+            for keys in (1, 2, 4):
+                temperature = {h: v for h, v in entry.hyperparameters.items() if h == "temperature"}
+                yield Row(boards[law], name, temperature if name in (_STGS, _STC) else {}, keys)
+        elif "num_samples" in entry.hyperparameters:
+            for num_samples in NUM_SAMPLES.get(method, (2, 4)):
+                network = _FACTORS if method == "quadratic" else None
+                yield Row(boards[law], name, {"num_samples": num_samples}, network=network)
+        else:
+            yield Row(boards[law], name, {}, network=_LINEAR if method == "relax" else None)
+
+
+_KNOWN = [row for row, _ in REFERENCE]
+ROWS = REFERENCE + [
+    (row, None) for row in _others() if row not in _KNOWN and row._replace(seeds=2) not in _KNOWN
 ]
 BATCH = 100
 
@@ -90,11 +124,10 @@ def kl(logits, shape):
 
 
 def coefficients(network, x, logits, factors):
-    """What `quadratic` learns, from the pixels and the probabilities of one data point."""
+    """Of a control variate, from the pixels and the probabilities of one data point."""
     # Not a function of logits: the mean of the control variate is differentiated in them alone.
     q = (jax.nn.sigmoid if logits.ndim == 1 else jax.nn.softmax)(jax.lax.stop_gradient(logits))
-    rows = layers(network, jnp.concatenate([x, q.ravel()])).reshape(1 + factors, *logits.shape)
-    return {"linear": rows[0], "factors": rows[1:] if factors else None}
+    return layers(network, jnp.concatenate([x, q.ravel()])).reshape(1 + factors, *logits.shape)
 
 
 def loss(params, key, x, estimate, row):
@@ -105,7 +138,12 @@ def loss(params, key, x, estimate, row):
         pixels = layers(params["model"][2:], z.reshape(-1))
         return jnp.sum(jax.nn.softplus(pixels) - x * pixels)
 
-    learned = coefficients(params["network"], x, logits, row.network[0]) if row.network else {}
+    learned = {}
+    if row.network:
+        first, *factors = coefficients(params["network"], x, logits, row.network[0])
+        learned = {"critic_params" if row.estimator.endswith("relax") else "linear": first}
+        if factors:
+            learned["factors"] = jnp.stack(factors)
     keys = jax.random.split(key, row.keys)
     values = jax.vmap(lambda key: estimate(key, f, logits, **learned))(keys)
     return jnp.mean(values) + kl(logits, shape)
@@ -169,12 +207,18 @@ def run(row, epochs):
     scores = np.asarray(train_all(jnp.arange(row.seeds), images), float)
     mean, error = scores.mean(), scores.std(ddof=1) / math.sqrt(row.seeds)
     return {
+        "evaluations": row.keys * evaluations(row),
         "negative_elbo": round(mean, 4),
         "standard_error": round(error, 4),
         "scores": [round(score, 4) for score in scores],
-        "z": round((mean - row.reference[0]) / math.hypot(error, row.reference[1]), 2),
         "seconds": round(time.perf_counter() - start, 1),
     }
+
+
+def evaluations(row):
+    entry = ESTIMATORS[row.estimator]
+    hyperparameters = {**entry.hyperparameters, **row.hyperparameters}
+    return entry.evaluations(SHAPES[row.board], hyperparameters)
 
 
 def main():
@@ -182,25 +226,41 @@ def main():
     parser.add_argument("--seeds", type=int, help="for every row, instead of its own number")
     parser.add_argument("--epochs", type=int, default=600)
     parser.add_argument("--force", action="store_true", help="run again what has a result")
+    parser.add_argument("--reference", action="store_true", help="only rows with a reference")
     args = parser.parse_args()
-    path = RESULTS / "leaderboard.json"
-    done = json.loads(path.read_text())["rows"] if path.exists() and not args.force else []
+    done = [] if args.force else read("leaderboard").get("rows", [])
     results = []
-    for row in ROWS:
+    for row, reference in REFERENCE if args.reference else ROWS:
         row = row._replace(seeds=args.seeds or row.seeds)
-        # As JSON has it, to be found again.
-        asked = json.loads(json.dumps({**row._asdict(), "epochs": args.epochs}))
-        result = next((old for old in done if asked.items() <= old.items()), None)
-        result = result or asked | run(row, args.epochs)
+        asked = {**row._asdict(), "epochs": args.epochs, "code": digest(modules(row.estimator))}
+        asked = json.loads(json.dumps(asked))  # as JSON has it, to be found again
+        old = next((old for old in done if asked.items() <= old.items()), None)
+        result = {**(old or asked | run(row, args.epochs)), "reference": reference}
         results.append(result)
-        settings = ", ".join(f"{k}={v}" for k, v in row.hyperparameters.items())
-        print(
-            f"{row.board:8} {row.estimator:44} {settings:16} keys {row.keys}  "
-            f"{result['negative_elbo']:.3f} +- {result['standard_error']:.3f}   "
-            f"reference {row.reference[0]:.3f}   z {result['z']:+.1f}   {result['seconds']:.0f} s",
-            flush=True,
-        )
-        write("leaderboard", {"rows": results})
+        kept = [old for old in done if not any(same_row(old, new) for new in results)]
+        write("leaderboard", {"rows": results + kept})
+        print(line(result), flush=True)
+
+
+def same_row(a, b):
+    return all(a[field] == b[field] for field in (*Row._fields, "epochs"))
+
+
+def z(result):
+    """Distance from the reference in combined standard errors."""
+    mean, error = result["reference"]
+    return (result["negative_elbo"] - mean) / math.hypot(result["standard_error"], error)
+
+
+def line(result):
+    settings = ", ".join(f"{k}={v}" for k, v in result["hyperparameters"].items())
+    text = (
+        f"{result['board']:8} {result['estimator']:44} {settings:16} keys {result['keys']}  "
+        f"{result['negative_elbo']:.3f} +- {result['standard_error']:.3f}  "
+        f"{result['seconds']:4.0f} s"
+    )
+    reference = result["reference"]
+    return text + (f"   reference {reference[0]:.3f}, z {z(result):+.1f}" if reference else "")
 
 
 if __name__ == "__main__":

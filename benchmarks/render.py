@@ -1,16 +1,21 @@
-"""Write the results between their markers in benchmarks/README.md."""
+"""Write docs/benchmarks.md from benchmarks/results."""
 
 import json
 import pathlib
-import re
 
 HERE = pathlib.Path(__file__).resolve().parent
-PAGE = HERE / "README.md"
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+INTRODUCTION = """# Benchmarks
+
+Written by `benchmarks/render.py` from `benchmarks/results`. Each part was measured by one command,
+which `benchmarks/README.md` names, and `tests/test_benchmarks.py` says which results are older than
+the code that they measured.
+"""
 
 
 def load(name):
-    return json.loads((HERE / "results" / f"{name}.json").read_text())
+    path = HERE / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def table(head, rows):
@@ -21,63 +26,133 @@ def table(head, rows):
 def machine(results):
     e = results["environment"]
     devices = ", ".join(sorted(set(e["devices"])))
-    return (
-        f"Python {e['python']}, jax {e['jax']}, jaxlib {e['jaxlib']}, TFP "
-        f"{e['tfp-nightly'] or e['tensorflow-probability'] or 'absent'}, {e['system']}, "
-        f"{e['processor']}, {e['cores']} cores, device {devices}."
+    peers = ", ".join(
+        f"{name} {e[name]}" for name in ("tfp-nightly", "numpyro", "torch") if e.get(name)
     )
+    return (
+        f"Python {e['python']}, jax {e['jax']}, jaxlib {e['jaxlib']}, {peers or 'no peers'}, "
+        f"{e['system']}, {e['processor']}, {e['cores']} cores, device {devices}."
+    )
+
+
+def dash(value):
+    return "-" if value is None else value
+
+
+def figures(results, head, pick=dash):
+    """A line a name and a column a figure, of whatever figures there are."""
+    columns = list(dict.fromkeys(key for row in results.values() for key in row))
+    rows = [[f"`{n}`", *(pick(row.get(c)) for c in columns)] for n, row in results.items()]
+    return table([head, *columns], rows)
+
+
+def speed_page(speed):
+    part = lambda name: speed[name]["results"]
+    parts = ["## Speed", machine(speed)]
+    parts.append(f"`import relaxjax` costs {part('importing')['relaxjax over jax']}x `import jax`.")
+    laws = part("laws")
+    absent = sorted({v for row in laws.values() for k, v in row.items() if k.endswith("absent")})
+    laws = {n: {k: v for k, v in r.items() if not k.endswith("absent")} for n, r in laws.items()}
+    parts.append(
+        "Forward + backward at 65,536 x 10, k = 5, counts to 15: milliseconds, and the time over "
+        "that of the draw's own noise, of a copy of z, of the same draw by plain autodiff, and of "
+        "other libraries' draws of the same law. 'Temperature too': with its gradient (for "
+        "gates/gaussian that of scale). "
+        + (f"Not measured: {'; '.join(absent)}." if absent else "")
+    )
+    parts.append(figures(laws, "row"))
+    parts.append("Against the PyTorch original, the parameter's gradient:")
+    original = part("original")
+    if "absent" in original:
+        parts.append(f"Not measured: {original['absent']}.")
+    else:
+        parts.append(figures(original, "row, entries"))
+    parts.append("Nanoseconds an entry, forward + backward, and those of a copy, by entries:")
+    pair = lambda v: dash(v) if not v else f"{v[0]} ({v[1]})"
+    parts.append(figures(part("growth"), "row", pair))
+    parts.append("Nanoseconds an entry, forward + backward, 655,360 entries, by length of a row:")
+    parts.append(figures(part("classes"), "row"))
+    parts.append(
+        "Every row in `value_and_grad` at 4,096 x 10 (`exact` and `unordered_set` at 10), f a sum: "
+        "time over as many random bits; bytes that the backward pass keeps, and temporary bytes "
+        "of the whole, over those of logits; seconds to compile; compilations of 100 temperatures:"
+    )
+    parts.append(figures(part("rows"), "row"))
+    parts.append(
+        "How many times as fast as Gumbel arg-max the draw from one uniform is, by classes:"
+    )
+    parts.append(figures(part("hard_draws"), "classes"))
+    parts.append(
+        "Inclusion marginals of k-subsets and their gradient, n = 1,000, k = 50, over the "
+        "fastest formulation, by rows at once:"
+    )
+    parts.append(figures(part("subset_marginals"), "rows"))
+    return parts
 
 
 def settings(row):
-    return ", ".join(f"{k} {v}" for k, v in row["hyperparameters"].items()) or "-"
+    network = row["network"]
+    parts = [f"{k} {v}" for k, v in row["hyperparameters"].items()]
+    parts += [f"{row['keys']} draws"] * (row["keys"] > 1)
+    if network:
+        parts.append(f"{network[0]} factors" if network[0] else "linear part")
+    return ", ".join(parts) or "-"
+
+
+def board_page(board):
+    parts = ["## Digits boards", machine(board)]
+    parts.append(
+        "Exact -ELBO in nats after 600 epochs, mean and standard error over seeds, best first; z "
+        "is the distance from the reference run in combined standard errors."
+    )
+    for name in dict.fromkeys(row["board"] for row in board["rows"]):
+        rows = sorted(
+            (r for r in board["rows"] if r["board"] == name), key=lambda r: r["negative_elbo"]
+        )
+        lines = []
+        for r in rows:
+            own = f"{r['negative_elbo']:.3f} +- {r['standard_error']:.3f}"
+            reference, z = "-", "-"
+            if r["reference"]:
+                mean, error = r["reference"]
+                combined = (error**2 + r["standard_error"] ** 2) ** 0.5
+                reference = f"{mean:.3f} +- {error:.3f}"
+                z = f"{(r['negative_elbo'] - mean) / combined:.1f}"
+            lines.append((f"`{r['estimator']}`", settings(r), r["evaluations"], own, reference, z))
+        head = ["estimator", "settings", "calls of f", "-ELBO", "reference", "z"]
+        parts += [f"### {name}", table(head, lines)]
+    return parts
+
+
+def variance_page(variance):
+    parts = ["## Bias and variance", machine(variance)]
+    parts.append(
+        "Norms over the coordinates as shares of the reference gradient's norm: what of the bias "
+        "exceeds the draws' resolution (in parentheses), the standard deviation of one draw, and "
+        "that at the cost of one call of f, std x sqrt(calls)."
+    )
+    parts.append("![Bias against standard deviation](../benchmarks/results/variance.png)")
+    for size in ("small", "large"):
+        lines = []
+        for name, row in variance["rows"].items():
+            found = row[size]
+            if found:
+                bias = f"{found['bias']} ({found['bias resolved to']})"
+                cost = round(found["std"] * found["evaluations"] ** 0.5, 3)
+                lines.append((f"`{name}`", bias, found["std"], found["evaluations"], cost))
+        head = ["row", "bias", "std", "calls of f", "std x sqrt(calls)"]
+        parts += [f"### {size.capitalize()} problems", table(head, lines)]
+    return parts
 
 
 def rendered():
-    speed, board = load("speed"), load("leaderboard")
-    parts = ["## Speed", machine(speed)]
-    parts.append(f"`import relaxjax` costs {speed['import']['relaxjax / jax']}x `import jax`.")
-    parts.append(
-        "Gumbel-softmax forward + backward, over the time of `jax.random.bits` of as many numbers, "
-        "with the gradient in logits alone and in both logits and temperature; 'plain' is autodiff:"
-    )
-    shapes = [shape for shape in speed["gumbel_softmax"] if shape != "tfp_absent"]
-    names = [name for name in speed["gumbel_softmax"][shapes[0]]["ratios"] if name != "bits"]
-    ratio = lambda shape, name: speed["gumbel_softmax"][shape]["ratios"].get(name, "-")
-    parts.append(table(["", *shapes], [[n, *(ratio(s, n) for s in shapes)] for n in names]))
-    parts.append("The hard draw from one uniform over Gumbel arg-max, forward + backward, by C:")
-    rules = list(speed["hard_draws"]["2"])
-    draws = speed["hard_draws"]
-    parts.append(table(["", *draws], [[r, *(f"{d[r]}x" for d in draws.values())] for r in rules]))
-    parts.append("Every row at 65,536 x 10, over the time of as many random bits:")
-    columns = list(next(iter(speed["rows"].values())))
-    cell = lambda value: "-" if value is None else value
-    rows = [[f"`{n}`", *(cell(r[c]) for c in columns)] for n, r in speed["rows"].items()]
-    parts.append(table(["", *columns], rows))
-    parts += ["## Digits boards", machine(board)]
-    parts.append(
-        "Exact -ELBO in nats, mean and standard error over seeds; z is the distance from the"
-    )
-    parts[-1] += " reference run in combined standard errors."
-    rows = [
-        (
-            r["board"],
-            f"`{r['estimator']}`",
-            settings(r),
-            r["keys"],
-            f"{r['negative_elbo']:.3f} +- {r['standard_error']:.3f}",
-            f"{r['reference'][0]:.3f} +- {r['reference'][1]:.3f}",
-            r["z"],
-        )
-        for r in board["rows"]
-    ]
-    head = ["board", "estimator", "hyperparameters", "draws", "-ELBO", "reference", "z"]
-    parts.append(table(head, rows))
-    return "\n\n".join(parts)
-
-
-def written(text):
-    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{rendered()}\n{END}", text, flags=re.S)
+    pages = {"speed": speed_page, "leaderboard": board_page, "variance": variance_page}
+    parts = [INTRODUCTION]
+    for name, page in pages.items():
+        results = load(name)
+        parts += page(results) if results else []
+    return "\n\n".join(parts).replace("\n\n\n", "\n\n") + "\n"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text()))
+    PAGE.write_text(rendered())

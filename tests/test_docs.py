@@ -77,9 +77,3 @@ def test_links_and_pictures_are_there():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
-
-
-def test_benchmark_page_is_of_the_committed_results():
-    render = script("benchmarks", "render.py")
-    text = render.PAGE.read_text()
-    assert text == render.written(text), "stale: run benchmarks/render.py"

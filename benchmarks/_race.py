@@ -1,0 +1,61 @@
+"""Races: contestants take turns, so that a drift of the machine hits all alike."""
+
+import time
+
+import jax
+import numpy as np
+
+
+def race(contestants, rounds=25, seconds=20.0):
+    """Milliseconds of each contestant: median and quartiles of at most `rounds` turns.
+
+    Args:
+      contestants: name -> (function, arguments), jitted, warmed up and blocked on here; or name ->
+        a function without arguments that runs once and returns its own seconds.
+      seconds: after which no further round starts; three rounds are run in any case.
+    """
+    turns = {name: _turn(contestant) for name, contestant in contestants.items()}
+    times = {name: [] for name in turns}
+    for turn in turns.values():
+        turn()
+    start = time.perf_counter()
+    for i in range(rounds + 1):
+        for name, turn in turns.items():
+            elapsed = 1e3 * turn()
+            if i:  # the first round fills caches
+                times[name].append(elapsed)
+        if i >= 3 and time.perf_counter() - start > seconds:
+            break
+    return {name: [float(q) for q in np.percentile(t, (50, 25, 75))] for name, t in times.items()}
+
+
+def _turn(contestant):
+    if callable(contestant):
+        return contestant
+    f, args = contestant
+    compiled = jax.jit(f)
+
+    def turn():
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(*args))
+        return time.perf_counter() - start
+
+    return turn
+
+
+def ratios(times, unit):
+    """Medians over the unit's, rounded."""
+    return {name: round(t[0] / times[unit][0], 2) for name, t in times.items() if name != unit}
+
+
+def forward_backward(sampler, wrt):
+    """(key, params, temperature, g) -> z and the cotangents of params ("params") or of both."""
+
+    def run(key, params, temperature, g):
+        if wrt == "params":
+            z, back = jax.vjp(lambda p: sampler(key, p, temperature), params)
+        else:
+            z, back = jax.vjp(lambda p, t: sampler(key, p, t), params, temperature)
+        return z, back(g)
+
+    return run
