@@ -335,9 +335,10 @@ def linear(x, log_p):
 def log_ndtr(x):
     """log Phi(x), with a slope that is exact in the far tail too.
 
-    There jax's rule takes the exponential of a difference of two numbers as large as x^2 / 2.
+    There jax's value is a series of three terms, and its rule takes the exponential of a difference
+    of two numbers as large as x^2 / 2.
     """
-    far = x < -30
+    far = x < {32: -10, 64: -20}[jnp.finfo(x.dtype).bits]
     y = jnp.where(far, x, -30)
     series = functools.reduce(lambda acc, n: 1 - (2 * n - 1) * acc / (y * y), range(7, 0, -1), 1.0)
     tail = -y * y / 2 - jnp.log(-y) - math.log(2 * math.pi) / 2 + jnp.log(series)

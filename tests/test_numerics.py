@@ -1,0 +1,65 @@
+"""Noise and tails of the one home of numerics, where no estimator's own test would see a fault."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from relaxjax import _numerics
+
+KEY = jax.random.key(3)
+WORDS = 2**32
+
+
+@pytest.mark.parametrize(
+    "noise, law",
+    [
+        (_numerics.normal, stats.norm),
+        (_numerics.logistic, stats.logistic),
+        (_numerics.gumbel, stats.gumbel_r),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_noise_has_its_law(noise, law, dtype):
+    """Kolmogorov-Smirnov at a million draws, and the counts in both tails, which it hardly sees."""
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        pytest.skip("float64 is off")
+    n = 1_000_000
+    x = np.asarray(noise(KEY, (n,), jnp.dtype(dtype)), float)
+    assert stats.kstest(x, law.cdf).pvalue > 1e-6
+    for tail in 1e-3, 1e-4, 1e-5:
+        for count in np.sum(x < law.ppf(tail)), np.sum(x > law.isf(tail)):
+            assert 1e-6 < stats.binom.cdf(count, n, tail) < 1 - 1e-6
+
+
+def test_normal_is_the_quantile_of_its_word(monkeypatch):
+    """Oracle: scipy's quantile of the word's uniform, at both ends and all between."""
+    rng = np.random.default_rng(0)
+    words = np.concatenate(
+        [[0, 1, 2, 3, WORDS - 2, WORDS - 1, 2**31, 2**31 + 1], rng.integers(0, WORDS, 100_000)]
+    ).astype(np.uint32)
+    monkeypatch.setattr(_numerics, "_words", lambda key, shape, dtype: (jnp.asarray(words), 32))
+    x = np.asarray(_numerics.normal(KEY, words.shape, jnp.float32), float)
+    h = ((words >> 1).astype(float) + 0.5) / WORDS
+    expected = np.where(words & 1, 1, -1) * -special.ndtri(h)
+    np.testing.assert_allclose(x, expected, rtol=4e-6, atol=2e-7)
+    assert 6.3 < np.max(np.abs(x)) < 6.4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log_ndtr(dtype):
+    """Oracles: scipy, and the ratio phi / Phi by scipy's scaled complementary error function."""
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        pytest.skip("float64 is off")
+    x = np.concatenate([np.linspace(-60, 8, 401), [-1e4, -300.0, -20.01, -19.99, -10.01, -9.99]])
+    # Near 0 the logarithm rounds as 1 does.
+    rtol, atol = {"float32": (1e-6, 1e-7), "float64": (1e-13, 1e-15)}[dtype]
+    wide = jnp.asarray(x, dtype)
+    exact = np.asarray(wide, float)
+    value = _numerics.log_ndtr(wide)
+    np.testing.assert_allclose(value, special.log_ndtr(exact), rtol=rtol, atol=atol)
+    slope = np.sqrt(2 / np.pi) / special.erfcx(-exact / np.sqrt(2))
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(_numerics.log_ndtr))(wide), slope, rtol=20 * rtol, atol=atol
+    )
