@@ -33,12 +33,14 @@ def of(name):
 
 
 def torch():
-    """(name, entries) -> a turn of the original for _race, or None and why there is none."""
+    """(name, entries) -> a turn of the original for _race, and its versions; or None, and why."""
     if not INTERPRETER.exists():
         return None, "no .venv-peers: make bench-peers"
-    check = subprocess.run(
-        [INTERPRETER, "-c", "import relaxit, torch"], capture_output=True, text=True
+    program = (
+        "import importlib.metadata as m, relaxit, torch;"
+        "print('torch', torch.__version__, 'relaxit', m.version('relaxit'))"
     )
+    check = subprocess.run([INTERPRETER, "-c", program], capture_output=True, text=True)
     if check.returncode:
         return None, check.stderr.strip().splitlines()[-1]
 
@@ -59,4 +61,4 @@ def torch():
 
         return turn
 
-    return start, None
+    return start, check.stdout.strip()

@@ -66,6 +66,8 @@ def speed_page(speed):
     if "absent" in original:
         parts.append(f"Not measured: {original['absent']}.")
     else:
+        versions = original.pop("versions")
+        parts[-1] = f"Against the PyTorch original ({versions}), the parameter's gradient:"
         parts.append(figures(original, "row, entries"))
     parts.append("Nanoseconds an entry, forward + backward, and those of a copy, by entries:")
     pair = lambda v: dash(v) if not v else f"{v[0]} ({v[1]})"
@@ -145,8 +147,29 @@ def variance_page(variance):
     return parts
 
 
+def toys_page(toys):
+    cell = lambda found: ", ".join(f"{name} {x:g}" for name, x in found.items())
+    rows = [
+        ("RELAX, t = .499: p after 10,000 steps, 0 is best, median of 6", cell(toys["relax"])),
+        (
+            "polynomial, 128 bits: E[f]; optimum .2025, straight-through .2475",
+            cell(toys["polynomial"]),
+        ),
+        (
+            "Double-CV, 200 bits, learned scale: how many times the variance",
+            cell(toys["double_cv"]),
+        ),
+    ]
+    return ["## Published toys", machine(toys), table(["toy", "result"], rows)]
+
+
 def rendered():
-    pages = {"speed": speed_page, "leaderboard": board_page, "variance": variance_page}
+    pages = {
+        "speed": speed_page,
+        "variance": variance_page,
+        "leaderboard": board_page,
+        "toys": toys_page,
+    }
     parts = [INTRODUCTION]
     for name, page in pages.items():
         results = load(name)

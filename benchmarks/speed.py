@@ -223,7 +223,7 @@ def original():
     if torch is None:
         print(f"  not measured: {why}")
         return {"absent": why}
-    results = {}
+    results = {"versions": why}
     for name in _peers.ORIGINAL:
         for entries in (655_360, 8_388_608):
             law = LAWS[name]

@@ -38,12 +38,16 @@ def test_page_is_of_the_committed_results():
 
 def test_speed_is_of_this_code():
     common, speed = script("_common"), results("speed")
-    stale = [
-        part
-        for part in speed
-        if part != "environment" and speed[part]["code"] != common.digest(speed[part]["modules"])
-    ]
-    assert not stale, f"stale: run benchmarks/speed.py --parts {' '.join(stale)}"
+    parts = [part for part in speed if part != "environment"]
+    stale = [p for p in parts if speed[p]["code"] != common.digest(speed[p]["modules"])]
+    assert parts and not stale, f"stale: run benchmarks/speed.py --parts {' '.join(stale)}"
+
+
+def test_toys_are_of_this_code():
+    toys = results("toys")
+    assert toys["code"] == script("_common").digest(toys["modules"]), (
+        "stale: run benchmarks/toys.py"
+    )
 
 
 @pytest.mark.parametrize("name", ["leaderboard", "variance"])
