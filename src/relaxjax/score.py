@@ -201,7 +201,7 @@ def arm(key, f, logits):
     Cost: 2 calls of f. `disarm` has the same cost and never more variance.
     Source: Yin and Zhou 2019, arXiv:1807.11143, theorem 1.
     """
-    wide, dtype = _numerics.parameters("logits", logits, None)
+    wide, _ = _numerics.parameters("logits", logits, None)
     noise = _numerics.logistic(key, wide.shape, wide.dtype)
     return _arm(noise, f, jnp.asarray(logits))
 
@@ -227,7 +227,7 @@ def disarm(key, f, logits, *, num_samples=2):
     num_samples = _numerics.count("num_samples", num_samples, 2)
     if num_samples % 2:
         raise ValueError(f"num_samples: got {num_samples}, need an even integer: bits are in pairs")
-    wide, dtype = _numerics.parameters("logits", logits, None)
+    wide, _ = _numerics.parameters("logits", logits, None)
     noise = _numerics.logistic(key, (num_samples // 2, *wide.shape), wide.dtype)
     return _disarm(noise, f, jnp.asarray(logits))
 
@@ -262,7 +262,7 @@ def arms(key, f, logits, *, num_samples=4):
       denominator, which is a bias.
     """
     num_samples = _numerics.count("num_samples", num_samples, 2)
-    wide, dtype = _numerics.parameters("logits", logits, None)
+    wide, _ = _numerics.parameters("logits", logits, None)
     # Exponential noise by way of Gumbel noise, which is never 0 and finest where that is small.
     noise = jnp.exp(-_numerics.gumbel(key, (num_samples, *wide.shape), wide.dtype))
     return _arms(noise, f, jnp.asarray(logits))
