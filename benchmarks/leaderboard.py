@@ -163,7 +163,7 @@ def exact(params, images, family, shape):
     return jnp.mean(jax.lax.map(one, images, batch_size=16))
 
 
-def train(seed, images, row, epochs):
+def train(seed, images, row, epochs, estimate):
     shape = SHAPES[row.board]
     latent = math.prod(shape)
     init_key, key = jax.random.split(jax.random.key(seed))
@@ -175,7 +175,6 @@ def train(seed, images, row, epochs):
         params["network"] = initialize(jax.random.fold_in(init_key, 1), sizes)
         optimizers["network"] = optax.adam(learning_rate)
     optimizer = optax.multi_transform(optimizers, {name: name for name in params})
-    estimate = relaxjax.estimator(row.estimator, **row.hyperparameters)
     batches = len(images) // BATCH
 
     def objective(params, key, batch):
@@ -199,9 +198,10 @@ def train(seed, images, row, epochs):
     return exact(params["model"], images, ESTIMATORS[row.estimator].family, shape)
 
 
-def run(row, epochs):
+def run(row, epochs, estimate=None):
     images = jnp.asarray(load_digits().images.reshape(-1, 64) >= 8, jnp.float32)
-    program = functools.partial(train, row=row, epochs=epochs)
+    estimate = estimate or relaxjax.estimator(row.estimator, **row.hyperparameters)
+    program = functools.partial(train, row=row, epochs=epochs, estimate=estimate)
     start = time.perf_counter()
     train_all = jax.jit(jax.vmap(program, (0, None)))
     scores = np.asarray(train_all(jnp.arange(row.seeds), images), float)
