@@ -8,8 +8,10 @@ The rows with a reference figure run first. A run that is stopped goes on where 
 
 import argparse
 import functools
+import importlib.metadata
 import json
 import math
+import os
 import time
 from typing import NamedTuple
 
@@ -22,6 +24,12 @@ from sklearn.datasets import load_digits
 import relaxjax
 from _common import digest, modules, read, write
 from relaxjax.catalog import ESTIMATORS
+
+if importlib.metadata.version("jaxlib") == "0.10.2":
+    # There a fusion of XLA's CPU code for products ends the process with a segmentation fault, in
+    # the gradient of `quadratic` with factors from a network, over several seeds at once.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_experimental_ynn_fusion_type="
 
 SHAPES = {"8x4": (4, 8), "12 bits": (12,)}
 
