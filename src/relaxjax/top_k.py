@@ -235,7 +235,7 @@ def _chain(y, k, temperature):
 
     def draw(carry, _):
         a, z = carry
-        q, log_left = _softmax_and_left(tempered(a), axis)
+        q, log_left = _softmax_and_left(tempered(a), axis)  # pyright: ignore[reportGeneralTypeIssues]
         return (a + log_left, z + q), None
 
     # The last draw has none after it: a softmax is enough.
