@@ -2,11 +2,14 @@
 
 import contextlib
 import difflib
+import functools
 import gzip
 import importlib.util
 import io
 import logging
 import pathlib
+import re
+import threading
 import urllib.error
 import urllib.request
 import warnings
@@ -24,9 +27,11 @@ with warnings.catch_warnings():
     import tensorflow_datasets as tfds
 
 IMAGE_SETS = ("binarized_mnist", "emnist", "fashion_mnist", "kmnist", "mnist", "omniglot")
+IDX_SETS = ("mnist", "fashion_mnist", "kmnist")  # in IDX files of one naming
 BINARIZATIONS = ("static", "dynamic", "none")
 IDX = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 BATCH, READING = 500, grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
+FORMAT = "array_record"  # which needs no TensorFlow to be read
 PATIENCE = 5  # seconds, for the server of a download to answer
 
 
@@ -78,9 +83,10 @@ def load(name, data_dir=None):
         builder = _builder(name, data_dir)
         if "image" not in builder.info.features or not set(IDX) <= set(builder.info.splits):
             raise UsageError(f"--dataset: got {name}, need images with the splits train and test")
-        if None in builder.info.features["image"].shape:
-            raise UsageError(f"--dataset: got {name}, need images of one size")
-        sources = {split: builder.as_data_source(split=split) for split in IDX}
+        feature = builder.info.features["image"]
+        if None in feature.shape or feature.np_dtype != np.uint8:
+            raise UsageError(f"--dataset: got {name}, need 8-bit images of one size")
+        sources = {split: _source(name, builder, split) for split in IDX}
     images = {
         split: grain.MapDataset.source(source).map(lambda row: row["image"])
         for split, source in sources.items()
@@ -137,25 +143,36 @@ def _idx(path):
 
 
 def _builder(name, data_dir):
-    options = {"data_dir": data_dir, "file_format": "array_record"}
+    make = Digits
     with _silence():
-        if name == "digits":
-            builder = Digits(**options)
-        elif name in tfds.list_builders(with_community_datasets=False):
-            builder = tfds.builder(name, try_gcs=False, **options)
-        else:
-            near = difflib.get_close_matches(name, ("digits", *IMAGE_SETS), n=3, cutoff=0.5)
-            need = ", ".join(near or ("digits", *IMAGE_SETS))
-            raise UsageError(f"--dataset: got {name!r}, need the TFDS name of an image set: {need}")
-        if name != "digits" and not builder.data_path.exists():
-            _check_preparable(name, builder)
+        if name != "digits":
+            if re.split("[/:]", name)[0] not in tfds.list_builders(with_community_datasets=False):
+                near = difflib.get_close_matches(name, ("digits", *IMAGE_SETS), n=3, cutoff=0.5)
+                need = f"the TFDS name of an image set: {', '.join(near or ('digits', *IMAGE_SETS))}"
+                raise UsageError(f"--dataset: got {name!r}, need {need}")
+            make = functools.partial(tfds.builder, name, try_gcs=False)
         try:
-            builder.download_and_prepare()
-        except OSError as error:
-            raise UsageError(
-                f"--dataset: got {name}, need to prepare it in {builder.data_path}: {error}"
-            ) from None
+            builder = make(data_dir=data_dir)
+            if not builder.data_path.exists():
+                if name != "digits":
+                    _check_preparable(name, builder)
+                builder = make(data_dir=data_dir, file_format=FORMAT)
+                builder.download_and_prepare()
+        except UsageError:
+            raise
+        except Exception as error:  # each set has errors of its own
+            raise UsageError(f"--dataset: got {name}, need to prepare it: {_line(error)}") from None
     return builder
+
+
+def _source(name, builder, split):
+    try:
+        return builder.as_data_source(split=split)
+    except NotImplementedError:
+        raise UsageError(
+            f"--dataset: got {name}, which {builder.data_path} holds as "
+            f"{builder.info.file_format.value}, need {FORMAT}: give another folder as --data-dir"
+        ) from None
 
 
 def _check_preparable(name, builder):
@@ -163,18 +180,46 @@ def _check_preparable(name, builder):
     missing = f"--dataset: got {name}, which is not prepared in {builder.data_path}"
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
-            f"{missing}; that needs TensorFlow: pip install tensorflow, then tfds build {name}"
+            f"{missing}; need TensorFlow to prepare it: pip install tensorflow{_by_hand(name)}"
         )
     for url in list(builder.url_infos or ())[:1]:
+        error = _no_answer(url)
+        if error is not None:
+            raise UsageError(
+                f"{missing}, need a network ({url} does not answer: {_line(error)}): run "
+                f"tfds build {name} --file_format={FORMAT} where there is one, and give its "
+                f"folder as --data-dir{_by_hand(name)}"
+            )
+
+
+def _by_hand(name):
+    return ", or give a folder with its IDX files as --data-dir" if name in IDX_SETS else ""
+
+
+def _no_answer(url):
+    """Why the server does not answer, or None."""
+    found = [TimeoutError("timed out")]
+
+    def ask():
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE)
         except urllib.error.HTTPError:
             pass  # there is a network; what is wrong with the address is TFDS's to say
         except OSError as error:
-            raise UsageError(
-                f"{missing}, and {url} does not answer ({error}): run tfds build {name} where "
-                f"there is a network, and give its folder as --data-dir"
-            ) from None
+            found[0] = getattr(error, "reason", error)
+            return
+        found[0] = None
+
+    # In a thread, since no timeout ends the search for a name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE + 1)
+    return found[0]
+
+
+def _line(error):
+    """The first line of an error; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextlib.contextmanager
