@@ -32,8 +32,23 @@ def settings(row):
     return ", ".join(f"{k} {v}" for k, v in row["hyperparameters"].items()) or "-"
 
 
+def training_lines(training):
+    epoch, sweep, saves = training["epoch"], training["sweep"], training["checkpoints"]
+    rows = [[name, value] for name, value in epoch["seconds"].items()]
+    ratios = [[name, value] for name, value in (epoch["ratios"] | sweep["ratios"]).items()]
+    ratios.append(["saves / training without", saves["saves / training without"]])
+    return [
+        "An epoch of the discrete VAE over 60,000 x 784 pixels, 20 bits, 400 hidden units, batch "
+        f"128; PyTorch {epoch['torch'] or 'absent'}:",
+        table(["", "seconds"], rows),
+        f"Ratios, also of 16 temperatures in one program over {sweep['epochs']} epochs of digits, "
+        f"and of {saves['saves']} checkpoints in {saves['seconds']} s of training:",
+        table(["", "ratio"], ratios),
+    ]
+
+
 def rendered():
-    speed, board = load("speed"), load("leaderboard")
+    speed, training, board = load("speed"), load("training"), load("leaderboard")
     parts = ["## Speed", machine(speed)]
     parts.append(f"`import relaxjax` costs {speed['import']['relaxjax / jax']}x `import jax`.")
     parts.append(
@@ -53,6 +68,7 @@ def rendered():
     cell = lambda value: "-" if value is None else value
     rows = [[f"`{n}`", *(cell(r[c]) for c in columns)] for n, r in speed["rows"].items()]
     parts.append(table(["", *columns], rows))
+    parts += ["## Training", machine(training), *training_lines(training)]
     parts += ["## Digits boards", machine(board)]
     parts.append(
         "Exact -ELBO in nats, mean and standard error over seeds; z is the distance from the"

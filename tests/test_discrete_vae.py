@@ -130,6 +130,7 @@ WRONG = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("argv", WRONG)
 def test_a_wrong_argument_is_one_line(argv, main, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -141,6 +142,7 @@ def test_a_wrong_argument_is_one_line(argv, main, tmp_path, monkeypatch, capsys)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.once
 def test_an_unusable_run_folder_is_one_line(main, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file" / "below", tmp_path / "file", tmp_path):
@@ -151,6 +153,7 @@ def test_an_unusable_run_folder_is_one_line(main, tmp_path, capsys):
     assert names(tmp_path) == {"file"}
 
 
+@pytest.mark.once
 def test_another_runs_arguments(main, tmp_path, capsys):
     """A run is not resumed as another, nor begun in its folder."""
     folder = tmp_path / "run"
@@ -163,6 +166,7 @@ def test_another_runs_arguments(main, tmp_path, capsys):
     assert names(folder) == {"config.json"}
 
 
+@pytest.mark.once
 def test_help_is_grouped_and_complete(main, capsys):
     """Every option has a line, in a group of its own kind."""
     with pytest.raises(SystemExit, match="0"):
@@ -177,6 +181,7 @@ def test_help_is_grouped_and_complete(main, capsys):
         )
 
 
+@pytest.mark.once
 def test_the_bar_of_a_terminal(capsys, plain_jax, monkeypatch):
     """Loss, ELBO, steps a second and the time left."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -187,6 +192,7 @@ def test_the_bar_of_a_terminal(capsys, plain_jax, monkeypatch):
         assert part in line
 
 
+@pytest.mark.once
 def test_logs_are_tensorboards(plain_jax, tmp_path):
     """Oracle: the losses, read back by tensorboardX's own record format and protocol buffer."""
     from tensorboardX.proto.event_pb2 import Event

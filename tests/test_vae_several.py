@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("tensorboardX", reason="needs the extra examples")
 
 from vae_fixtures import (  # noqa: E402, F401
+    FULL,
     main_fixture,
     plain_jax_fixture,
     task,
@@ -37,7 +38,7 @@ def programs(monkeypatch):
 VALUES = np.array([0.3, 0.5, 1.0], np.float32)
 
 
-@pytest.mark.parametrize("seeds", [(3,), (3, 8)])
+@pytest.mark.parametrize("seeds", [(3,), (3, 8)] if FULL else [(3, 8)])
 def test_members_are_single_runs(seeds, programs):
     """Oracle: each alone. All of them are compiled once."""
     single = lambda seed, value: task(
@@ -145,6 +146,7 @@ def test_a_comparison(main, tmp_path, monkeypatch, capsys):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.once
 def test_what_is_compared():
     """A law, those of it that take the latent, or all."""
     compared = lambda *argv: options.compared(options.parse(["--compare", *argv]))

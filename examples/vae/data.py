@@ -148,7 +148,9 @@ def _builder(name, data_dir):
         if name != "digits":
             if re.split("[/:]", name)[0] not in tfds.list_builders(with_community_datasets=False):
                 near = difflib.get_close_matches(name, ("digits", *IMAGE_SETS), n=3, cutoff=0.5)
-                need = f"the TFDS name of an image set: {', '.join(near or ('digits', *IMAGE_SETS))}"
+                need = (
+                    f"the TFDS name of an image set: {', '.join(near or ('digits', *IMAGE_SETS))}"
+                )
                 raise UsageError(f"--dataset: got {name!r}, need {need}")
             make = functools.partial(tfds.builder, name, try_gcs=False)
         try:

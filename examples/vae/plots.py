@@ -31,7 +31,7 @@ def estimators(path, pictures):
     first, half = next(iter(pictures.values())), COLUMNS // 2
     rows = [("original", first.originals[:half])]
     rows += [(name, [*p.decoded[:half], *p.samples[:half]]) for name, p in pictures.items()]
-    _sheet(path, rows, first.shape, "Reconstructions (left) and samples (right)", label_size=5)
+    _sheet(path, rows, first.shape, "Reconstructions (left) and samples (right)", label_size=7)
 
 
 def curves(path, lines, title):
@@ -65,24 +65,25 @@ def sweep(path, name, values, scores, ylabel, title):
 
 
 def _sheet(path, rows, shape, title, label_size=10):
-    height, width = shape[:2]
-    figure, axes = plt.subplots(
-        len(rows),
-        max(len(images) for _, images in rows),
-        figsize=(10, 1.05 * len(rows) * height / width + 0.6),
-        squeeze=False,
-    )
-    for line, (label, images) in zip(axes, rows, strict=True):
-        for axis in line:
-            axis.set(xticks=[], yticks=[], frame_on=axis in line[: len(images)])
-        for axis, image in zip(line, images, strict=False):
-            axis.imshow(np.reshape(image, shape), cmap="gray_r", vmin=0, vmax=1)
-        line[0].set_ylabel(label, fontsize=label_size)
-    figure.suptitle(title)
-    figure.tight_layout()
-    _save(figure, path, dpi=100)
+    height, width, channels = shape
+    gap, columns = max(1, height // 8), max(len(images) for _, images in rows)
+    down, right = height + gap, width + gap
+    # One array, since matplotlib takes seconds for axes of sixty images.
+    sheet = np.full((down * len(rows) + gap, right * columns + gap, channels), 0.85, np.float32)
+    for i, (_, images) in enumerate(rows):
+        for j, image in enumerate(np.reshape(images, (-1, *shape))):
+            place = np.s_[down * i + gap : down * (i + 1), right * j + gap : right * (j + 1)]
+            sheet[place] = 1 - image if channels == 1 else image  # strokes are ink
+    size = 10, 9 * len(sheet) / sheet.shape[1] + 0.6
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    middles = down * np.arange(len(rows)) + gap + height / 2
+    axes.set_yticks(middles, [label for label, _ in rows], fontsize=label_size)
+    axes.set(xticks=[], frame_on=False, title=title)
+    axes.tick_params(length=0)
+    _save(figure, path)
 
 
-def _save(figure, path, dpi=120):
-    figure.savefig(path, dpi=dpi)
+def _save(figure, path):
+    figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -130,12 +130,16 @@ def draw(folder, args, task, state, dataset, metrics):
 
 
 def _pictures(args, task, params, index, dataset):
-    vae, _ = task.networks(params)
     law = task.method.law(train.last_reals(task, index))
     rows = data.read(dataset.test, args.binarize, 0, 30)
-    originals = data.pixels(jax.random.key(0), rows, args.binarize)
-    keys = jax.random.split(jax.random.key(args.seed), 50 + len(originals))
-    z = jax.vmap(law.family.sample)(keys[50:], vae.encode(originals))
-    prior = jax.vmap(law.family.sample, (0, None))(keys[:50], law.prior)
-    decoded, samples = (np.asarray(jax.nn.sigmoid(vae.decode(x))) for x in (z, prior))
-    return Pictures(np.asarray(originals), decoded, samples, dataset.shape)
+
+    @jax.jit
+    def decode(params, rows, keys):
+        vae, _ = task.networks(params)
+        originals = data.pixels(jax.random.key(0), rows, args.binarize)
+        z = jax.vmap(law.family.sample)(keys[50:], vae.encode(originals))
+        prior = jax.vmap(law.family.sample, (0, None))(keys[:50], law.prior)
+        return originals, *(jax.nn.sigmoid(vae.decode(x)) for x in (z, prior))
+
+    keys = jax.random.split(jax.random.key(args.seed), 50 + len(rows))
+    return Pictures(*map(np.asarray, decode(params, rows, keys)), dataset.shape)
