@@ -169,14 +169,15 @@ def compare(args, folder):
         results = {name: run(own, folder / name.replace("/", "-")) for name, own in each.items()}
         if runtime.is_writer():
             metrics = [result.metrics for result in results.values()]
-            if all(metrics):
-                write_text(folder / "table.md", report.table(metrics))
+            if all(metrics):  # --plot-only takes what there is
+                table = report.table(metrics)
+                write_text(folder / "table.md", table)
                 write_text(folder / "table.json", json.dumps(metrics, indent=2) + "\n")
+                print(table)
             held_out = {name: result.held_out for name, result in results.items()}
             plots.curves(folder / "curves.png", held_out, "Held-out -ELBO by samples")
             pictures = {name: result.pictures for name, result in results.items()}
             plots.estimators(folder / "estimators.png", pictures)
-            print(report.table(metrics))
             print(f"results in {folder}")
 
 

@@ -219,7 +219,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(main, tmp_path, monkeypatch, capsys
 
 
 KILLS = 20 if FULL else 2
-KILLED = ["--epochs", 60, "--latent", 4, "--estimator", "bernoulli/concrete"]
+KILLED = ["--epochs", 300, "--latent", 4, "--estimator", "bernoulli/concrete"]
 KILLED += ["--checkpoint-every", 0, "--seed", 3]
 
 
@@ -236,7 +236,8 @@ def unkilled(tmp_path_factory):
 
 @pytest.mark.parametrize("i", range(KILLS))
 def test_kill_9(i, launch, unkilled, tmp_path):
-    """Oracle: the run that nobody killed. At any moment, from the first import to the last file."""
+    """Oracle: the run that nobody killed. At any moment, from the first import to the last file;
+    every other one close to a checkpoint."""
     whole, seconds = unkilled
     if not seconds:
         finish(launch(*KILLED, "--run-dir", whole))
@@ -246,13 +247,19 @@ def test_kill_9(i, launch, unkilled, tmp_path):
         assert final(whole) == final(tmp_path / "timed")
     folder = tmp_path / "run"
     process = launch(*KILLED, "--run-dir", folder, "--resume")
-    time.sleep((i + random.Random(i).random()) / KILLS * seconds[0])
+    moment = (i + random.Random(i).random()) / KILLS
+    if i % 2:
+        while not (folder / "checkpoints").exists():
+            time.sleep(0.001)
+        time.sleep(0.3 * moment)  # to write one takes some tenths of a second
+    else:
+        time.sleep(moment * seconds[0])
     process.kill()
     process.communicate()
-    print("killed with", [path.name for path in folder.glob("*/0*")], *folder.glob("*.json"))
+    print("killed with", [path.name for path in folder.glob("checkpoints/[.0]*")])
     finish(launch(*KILLED, "--run-dir", folder, "--resume"))
     assert final(folder) == final(whole)
-    assert states_equal(*(f / "checkpoints" / "00000060" for f in (whole, folder)))
+    assert states_equal(*(f / "checkpoints" / "00000300" for f in (whole, folder)))
 
 
 def states_equal(a, b):
