@@ -1,8 +1,8 @@
 """What a training of the discrete VAE costs, as ratios inside one run.
 
 An epoch is one pass over 60,000 images of 784 pixels in batches of 128 through 784-400-20-400-784;
-it scores no held-out images. Contestants take turns, each warmed up first and blocked on; figures
-are medians. PyTorch is a peer in an interpreter of its own, .venv-peers/bin/python:
+it scores no held-out images. Contestants take turns, each compiled first and blocked on; figures are
+medians. PyTorch is a peer in an interpreter of its own, .venv-peers/bin/python:
 
     python3 -m venv .venv-peers && .venv-peers/bin/pip install torch torchvision relaxit
 """
@@ -129,12 +129,12 @@ def epochs(rounds, images):
             contestants[f"PyTorch, {name}"] = lambda name=name: peer.epoch(name)
     else:
         print(f"  PyTorch: not measured, {PEERS.relative_to(ROOT)} is absent")
+    for run in ours.values():
+        run()  # compiles
     times = {name: [] for name in contestants}
-    for i in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in contestants.items():
-            took = run()
-            if i:
-                times[name].append(took)
+            times[name].append(run())
     # Of neighbors in time, so that a drift of the machine cancels.
     ratio = lambda a, b: round(float(np.median(np.divide(times[a], times[b]))), 3)
     return {
@@ -196,7 +196,7 @@ def sweep(num_epochs, members=16):
 def checkpoints(num_epochs, images):
     """The share of saves in a training, as often as the program makes them."""
     own = big(ESTIMATOR, images)._replace(epochs=num_epochs)
-    spent, took = 0.0, []
+    took = []
     with tempfile.TemporaryDirectory() as folder:
         saver = Checkpoints(pathlib.Path(folder), every=10.0)
 

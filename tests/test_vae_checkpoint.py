@@ -131,6 +131,13 @@ def test_a_full_disk_leaves_what_was_there(states, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def full_of_arrays(*args):
+        raise ValueError("RESOURCE_EXHAUSTED: a page of text [os_error_code='28'] and more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.orbax, "save", full_of_arrays)
+        with pytest.raises(RunError, match="cannot be written: No space left on device$"):
+            checkpoints.save(states[2])
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(RunError, match="00000002: cannot be written: No space left on device"):

@@ -7,10 +7,12 @@ holds arrays and JSON: to read one runs no code from it.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import socket
 import tempfile
@@ -28,6 +30,7 @@ with warnings.catch_warnings():
 
 SUMS = "SHA256SUMS"
 KEEP = 2  # the newest, and one to fall back on
+ROOM = 2**20  # bytes, for what is beside the arrays
 COST = 0.02  # of a run's time that checkpoints may take
 
 
@@ -59,6 +62,10 @@ class Checkpoints:
         path = self.folder / f"{int(state.epoch):08}"
         try:
             self.folder.mkdir(exist_ok=True)
+            # Asked first: a full disk ends Orbax's threads, each with a page of traceback.
+            size = sum(x.nbytes for x in leaves.values())
+            if shutil.disk_usage(self.folder).free < size + ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with _staging(self.folder) as staging:
                 self.orbax.save(staging / "state", leaves)
                 (staging / SUMS).write_text(digests(staging))
@@ -70,8 +77,7 @@ class Checkpoints:
             for old in self.committed()[KEEP:]:
                 shutil.rmtree(old)
         except Exception as error:  # TensorStore reports a full disk by a ValueError
-            reason = os.strerror(error.errno) if isinstance(error, OSError) else str(error)
-            raise RunError(f"{path}: cannot be written: {reason.splitlines()[0]}") from None
+            raise RunError(f"{path}: cannot be written: {_reason(error)}") from None
         self.last = time.monotonic()
         self.took = self.last - began
         self.newest = int(state.epoch)
@@ -118,6 +124,13 @@ def _leaves(tree):
     """A flat dict by path: a checkpoint names no class of this program."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in flat}
+
+
+def _reason(error):
+    """Why the disk did not take it, in a few words."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's, within a page of text
+    number = error.errno if isinstance(error, OSError) else code and int(code[1])
+    return os.strerror(number) if number else str(error).splitlines()[0]
 
 
 def _finite(x):
