@@ -1,7 +1,7 @@
 """What a training of the discrete VAE costs, as ratios inside one run.
 
 An epoch is one pass over 60,000 images of 784 pixels in batches of 128 through 784-400-20-400-784;
-it scores no held-out images. Contestants take turns, each compiled first and blocked on; figures are
+it scores no held-out images. Contestants take turns, compiled first and blocked on; figures are
 medians. PyTorch is a peer in an interpreter of its own, .venv-peers/bin/python:
 
     python3 -m venv .venv-peers && .venv-peers/bin/pip install torch torchvision relaxit

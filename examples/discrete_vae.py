@@ -115,6 +115,8 @@ def only_run_in(args, folder):
 
 def fit(args, task, state, checkpoints, folder):
     """The State after the last epoch, saved."""
+    if int(state.epoch) == args.epochs:
+        return state
     with runtime.stop_requests() as asked:
         if runtime.is_writer():
             return fit_and_write(args, task, state, checkpoints, folder, asked)

@@ -17,7 +17,7 @@ from vae_fixtures import (  # noqa: E402, F401
     tfds_folder_fixture,
 )
 
-from vae import log, options, train  # noqa: E402  (after the skip)
+from vae import log, options, report, train  # noqa: E402  (after the skip)
 
 pytestmark = pytest.mark.usefixtures("plain_jax")
 
@@ -144,6 +144,19 @@ def test_a_comparison(main, tmp_path, monkeypatch, capsys):
             assert part in line
     for name in ("curves.png", "estimators.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.once
+def test_the_settings_of_every_row_are_json():
+    """A comparison writes them all, and all compute something."""
+    from relaxjax.catalog import ESTIMATORS
+
+    for name, row in ESTIMATORS.items():
+        method, reals, _ = options.resolve(options.parse(["--estimator", name]))
+        settings = report.hyperparameters(method, reals)
+        assert json.loads(json.dumps(settings)) == settings and set(settings) <= set(
+            row.hyperparameters
+        )
 
 
 @pytest.mark.once

@@ -271,8 +271,11 @@ def resolve(args):
         with usage("--set"):
             relaxjax.estimator(name, **settings)
         row = dict(ESTIMATORS[name].hyperparameters)
-        if learns_critic(name):
-            row.pop("critic_params"), settings.pop("critic_params", None)
+        # What a network makes is not set.
+        for key in {"critic", "critic_params"} & set(row) if learns_critic(name) else ():
+            row.pop(key)
+            if key in settings:
+                raise UsageError(f"--set {key}: got {settings[key]}, need none: it is learned")
     if "k" in row:
         if settings.get("k", latent.k) != latent.k:
             raise UsageError(f"--set k: got {settings['k']}, need {latent.k}, as --latent says")

@@ -24,14 +24,14 @@ class Pictures(NamedTuple):
 def metrics(args, task, state):
     """The settings and each score: its mean over seeds, and a list of members where there are."""
     method, scores = task.method, train.scores(task, state, NUM_DRAWS)
-    settings = {**method.static, **task.reals}
+    settings = hyperparameters(method, task.reals)
     evaluations = args.iwae or ESTIMATORS[method.estimator].evaluations(
         method.latent.shape, settings
     )
     schedules = dict(text.split("=") for text in args.schedule)
     result = {
         "estimator": method.estimator or "vimco",
-        "hyperparameters": {key: np.asarray(x).tolist() for key, x in settings.items()} | schedules,
+        "hyperparameters": settings | schedules,
         "dataset": args.dataset,
         "binarize": args.binarize,
         "latent": method.latent.name,
@@ -56,6 +56,11 @@ def metrics(args, task, state):
             for index in np.ndindex(train.member_shape(task))
         ]
     return result
+
+
+def hyperparameters(method, reals):
+    """As JSON has them."""
+    return {key: np.asarray(x).tolist() for key, x in {**method.static, **reals}.items()}
 
 
 def judged_by(metrics):
