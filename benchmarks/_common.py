@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import sys
@@ -30,9 +31,9 @@ def environment():
 
 
 def _cores():
-    import os
-
-    return os.cpu_count()
+    """Those that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count()
 
 
 def _processor():

@@ -223,7 +223,7 @@ def main():
     parts = {
         "epoch": lambda: epochs(args.rounds, images),
         "sweep": lambda: sweep(100),
-        "checkpoints": lambda: checkpoints(10, images),
+        "checkpoints": lambda: checkpoints(8, images),
     }
     results = {}
     for name, part in parts.items():
