@@ -24,7 +24,7 @@ def machine(results):
     return (
         f"Python {e['python']}, jax {e['jax']}, jaxlib {e['jaxlib']}, TFP "
         f"{e['tfp-nightly'] or e['tensorflow-probability'] or 'absent'}, {e['system']}, "
-        f"{e['processor']}, {e['cores']} cores, device {devices}."
+        f"{e['processor']}, {e['cores']} core{'s' * (e['cores'] > 1)}, device {devices}."
     )
 
 
@@ -42,7 +42,7 @@ def training_lines(training):
         f"128; PyTorch {epoch['torch'] or 'absent'}:",
         table(["", "seconds"], rows),
         f"Ratios, also of 16 temperatures in one program over {sweep['epochs']} epochs of digits, "
-        f"and of {saves['saves']} checkpoints in {saves['seconds']} s of training:",
+        f"and of checkpoints ({saves['saves']} in {saves['seconds']} s of training):",
         table(["", "ratio"], ratios),
     ]
 
