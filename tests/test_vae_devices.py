@@ -63,7 +63,7 @@ def whole(launch, alone):
     return numbers(alone)
 
 
-@pytest.mark.skipif(not FULL, reason="test_two_processes has four devices")
+@pytest.mark.skipif(not FULL, reason="test_two_processes shares the rows, too")
 @pytest.mark.parametrize("devices", [2, 8])
 def test_devices(devices, launch, alone, plain_jax, tmp_path):
     """Oracle: one device, to 1e-5."""
@@ -91,12 +91,12 @@ def slurm(port, i):
 
 
 def test_two_processes(launch, alone, plain_jax, tmp_path, monkeypatch):
-    """Two devices each, joined as SLURM says. Oracle: one process, to 1e-5. One of them writes."""
+    """Joined as SLURM says. Oracle: one process, to 1e-5. One of them writes."""
     port, processes = free_port(), []
     for i in range(2):
         for name, value in slurm(port, i).items():
             monkeypatch.setenv(name, value)
-        processes.append(launch(*ARGV, 3, "--run-dir", tmp_path / "run", devices=2))
+        processes.append(launch(*ARGV, 3, "--run-dir", tmp_path / "run"))
     for name in slurm(port, 0):
         monkeypatch.delenv(name)
     (out, _), (other, _) = finish(*processes)
