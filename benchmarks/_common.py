@@ -36,8 +36,14 @@ def environment():
         "system": platform.system(),
         "processor": _processor(),
         "devices": [device.device_kind for device in jax.devices()],
-        "cores": jax.local_device_count() if jax.default_backend() != "cpu" else os.cpu_count(),
+        "cores": jax.local_device_count() if jax.default_backend() != "cpu" else _cores(),
     }
+
+
+def _cores():
+    """Those that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count()
 
 
 def _processor():

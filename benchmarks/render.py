@@ -31,7 +31,7 @@ def machine(results):
     )
     return (
         f"Python {e['python']}, jax {e['jax']}, jaxlib {e['jaxlib']}, {peers or 'no peers'}, "
-        f"{e['system']}, {e['processor']}, {e['cores']} cores, device {devices}."
+        f"{e['system']}, {e['processor']}, {e['cores']} core{'s' * (e['cores'] > 1)}, device {devices}."
     )
 
 
@@ -92,6 +92,23 @@ def speed_page(speed):
     return parts
 
 
+def training_page(training):
+    epoch, sweep, saves = training["epoch"], training["sweep"], training["checkpoints"]
+    rows = [[name, value] for name, value in epoch["seconds"].items()]
+    ratios = [[name, value] for name, value in (epoch["ratios"] | sweep["ratios"]).items()]
+    ratios.append(["saves / training without", saves["saves / training without"]])
+    return [
+        "## Training",
+        machine(training),
+        "An epoch of the discrete VAE over 60,000 x 784 pixels, 20 bits, 400 hidden units, batch "
+        f"128; PyTorch {epoch['torch'] or 'absent'}:",
+        table(["", "seconds"], rows),
+        f"Ratios, also of 16 temperatures in one program over {sweep['epochs']} epochs of digits, "
+        f"and of checkpoints ({saves['saves']} in {saves['seconds']} s of training):",
+        table(["", "ratio"], ratios),
+    ]
+
+
 def settings(row):
     network = row["network"]
     parts = [f"{k} {v}" for k, v in row["hyperparameters"].items()]
@@ -147,6 +164,24 @@ def variance_page(variance):
     return parts
 
 
+def ideas_page(ideas):
+    parts = ["## Ideas against `quadratic`", machine(ideas)]
+    parts.append(
+        "At two calls of f, eight factors; z is the audit's largest, at 100,000 draws. An idea "
+        "would win by more than three combined standard errors on both boards."
+    )
+    lines = [
+        (
+            row["idea"],
+            row["board"],
+            row["largest z of the bias"],
+            f"{row['negative_elbo']:.3f} +- {row['standard_error']:.3f}",
+        )
+        for row in ideas["rows"]
+    ]
+    return [*parts, table(["idea", "board", "z of the bias", "-ELBO"], lines)]
+
+
 def toys_page(toys):
     cell = lambda found: ", ".join(f"{name} {x:g}" for name, x in found.items())
     rows = [
@@ -168,7 +203,9 @@ def rendered():
         "speed": speed_page,
         "variance": variance_page,
         "leaderboard": board_page,
+        "ideas": ideas_page,
         "toys": toys_page,
+        "training": training_page,
     }
     parts = [INTRODUCTION]
     for name, page in pages.items():

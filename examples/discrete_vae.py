@@ -2,259 +2,246 @@
 
     python examples/discrete_vae.py --estimator categorical/reinmax --latent 8x4
 
-trains on held-in digits, prints -ELBO on held-out ones, and writes pictures and metrics to a run
-folder. `--estimator` takes any row of `relaxjax.catalog.ESTIMATORS` whose law the latent fits.
+trains on held-in digits, prints -ELBO on held-out ones, and writes pictures, metrics and
+checkpoints to a run folder. `--estimator` takes any row of `relaxjax.catalog.ESTIMATORS`.
 """
 
-import argparse
 import contextlib
 import datetime
-import difflib
+import functools
 import json
+import os
 import pathlib
-import shutil
 import sys
-import tempfile
 import time
+import warnings
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-import relaxjax
-from relaxjax.catalog import ESTIMATORS
-from vae import data as datasets
-from vae import evaluate, plots, train
-from vae import latent as latents
-from vae.errors import UsageError
+from vae import data, options, plots, report, runtime, train
+from vae.checkpoint import Checkpoints, locked, write_text
+from vae.errors import RunError, UsageError
+from vae.log import Log
 
-# What to use where --latent alone is given.
-DEFAULT_ESTIMATOR = {
-    "categorical": "categorical/reinmax",
-    "bernoulli": "bernoulli/zgr",
-    "subsets": "subsets/zgr",
-}
-NUM_DRAWS = 100
+PROGRAM = "discrete_vae.py"
+METRICS = "metrics.json"  # the last file that a run writes
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise UsageError(message.removeprefix("argument "))
+class Result(NamedTuple):
+    """Of one run, what a comparison shows."""
+
+    metrics: dict
+    held_out: np.ndarray
+    pictures: report.Pictures
 
 
-def parser():
-    parser = Parser(
-        prog="discrete_vae.py",
-        description="Train a discrete VAE with any estimator of relaxjax.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
+def prepare(args):
+    """The Task that the arguments ask for, and its data; completes the arguments."""
+    method, reals, schedules = options.resolve(args)
+    mesh = runtime.mesh()
+    with runtime.writer_first():
+        dataset = data.load(args.dataset, args.data_dir)
+    sizes = len(dataset.train), len(dataset.test)
+    args.estimator, args.latent = method.estimator, method.latent.name
+    args.batch_size = args.batch_size or -(-100 // mesh.size) * mesh.size
+    if args.batch_size > sizes[0]:
+        raise UsageError(f"--batch-size: got {args.batch_size}, need at most {sizes[0]} images")
+    if args.batch_size % mesh.size:
+        need = f"a multiple of {mesh.size}, the number of devices"
+        raise UsageError(f"--batch-size: got {args.batch_size}, need {need}")
+    rows = [
+        runtime.shard(mesh, functools.partial(data.read, images, args.binarize), len(images))
+        for images in (dataset.train, dataset.test)
+    ]
+    steps = args.epochs * (sizes[0] // args.batch_size)
+    task = train.Task(
+        method,
+        mesh,
+        *rows,
+        sizes,
+        binarize=args.binarize,
+        reals=reals,
+        schedules={name: options.schedule(*ends, steps) for name, ends in schedules.items()},
+        seeds=tuple(range(args.seed, args.seed + args.seeds)),
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        hidden=args.hidden,
+        learning_rate=args.learning_rate,
     )
-    parser.add_argument(
-        "--estimator",
-        metavar="NAME",
-        help=f"a row of the catalog: {', '.join(ESTIMATORS)} "
-        f"(default: {' or '.join(DEFAULT_ESTIMATOR.values())}, as the latent is)",
-        default=argparse.SUPPRESS,
-    )
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="a hyperparameter of the estimator; repeatable",
-    )
-    parser.add_argument("--dataset", default="digits", help="the TFDS name of an image set")
-    parser.add_argument(
-        "--latent",
-        metavar="SHAPE",
-        help="CLASSESxVARIABLES (8x4: four categoricals of eight classes), a number of bits (12) "
-        "or NchooseK (10choose3: three of ten items) (default: 8x4, or what suits the estimator)",
-        default=argparse.SUPPRESS,
-    )
-    parser.add_argument("--epochs", type=positive, default=400)
-    parser.add_argument("--batch-size", type=positive, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--run-dir",
-        type=pathlib.Path,
-        default=argparse.SUPPRESS,
-        help="a new or empty folder for the results (default: one under runs/)",
-    )
-    return parser
+    return task, dataset
 
 
-def parse(argv):
-    args, unknown = parser().parse_known_args(argv)
-    if unknown:
-        flags = [flag for flag in parser()._option_string_actions if flag.startswith("--")]
-        need = difflib.get_close_matches(unknown[0], flags, n=3) or flags
-        raise UsageError(f"{unknown[0]}: got an unknown argument, need one of {', '.join(need)}")
-    return args
-
-
-def positive(text):
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, need a positive integer")
-    return value
-
-
-def resolve(args):
-    """The estimator's name, its hyperparameters and the latent, checked against one another."""
-    name = getattr(args, "estimator", None)
-    if name is None:
-        latent = latents.parse(getattr(args, "latent", "8x4"))
-        name = DEFAULT_ESTIMATOR[latent.law]
-    elif name not in ESTIMATORS:
-        with usage("--estimator"):
-            relaxjax.estimator(name)
-    text = getattr(args, "latent", latents.default(name))
-    latent = latents.parse(text, latents.law_of(name))
-    given = dict(parse_setting(name, setting) for setting in args.set)
-    if latent.k is not None:
-        if "k" in given:
-            raise UsageError(f"--set k: got {given['k']}, need it in --latent, such as 10choose3")
-        given["k"] = latent.k
-    with usage("--set"):
-        estimate = relaxjax.estimator(name, **given)
-        # A trial without arithmetic: a wrong value shows before anything runs or is written.
-        logits = jax.ShapeDtypeStruct(latent.shape, jnp.float32)
-        jax.eval_shape(lambda key, l: estimate(key, jnp.sum, l), jax.random.key(0), logits)
-    return name, {**ESTIMATORS[name].hyperparameters, **given}, latent, estimate
-
-
-def parse_setting(name, setting):
-    key, equals, text = setting.partition("=")
-    if not equals:
-        raise UsageError(f"--set: got {setting!r}, need name=value")
-    for number in (int, float):
-        with contextlib.suppress(ValueError):
-            return key, number(text)
-    raise UsageError(f"--set {key}: got {text!r}, need a number")
+def run(args, folder):
+    """Train, score and draw in folder, from where a run there stopped; the writer's Result."""
+    task, dataset = prepare(args)
+    checkpoints = Checkpoints(folder, args.checkpoint_every)
+    metrics = {}
+    with only_run_in(args, folder):
+        state = train.start(task)
+        if runtime.is_writer():
+            state = checkpoints.restore(state) or state
+            if (folder / METRICS).exists():
+                metrics = json.loads((folder / METRICS).read_text())
+        state = runtime.from_writer(state)
+        if args.plot_only:
+            if not int(state.epoch):
+                raise UsageError(f"--plot-only: got {folder}, which has no checkpoint, need one")
+        else:
+            state = fit(args, task, state, checkpoints, folder)
+            if not runtime.from_writer(bool(metrics)):
+                metrics = report.metrics(args, task, state)
+        if not runtime.is_writer():
+            return None
+        state = jax.tree.map(np.asarray, state)
+        pictures = report.draw(folder, args, task, state, dataset, metrics)
+        if not args.plot_only:
+            write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+    return Result(metrics, state.losses[..., 1], pictures)
 
 
 @contextlib.contextmanager
-def usage(argument):
-    try:
+def only_run_in(args, folder):
+    """Locks folder and notes the arguments in it; nothing where there is nothing to write."""
+    if args.plot_only or not runtime.is_writer():
         yield
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"{argument}: {error}".replace(f"{argument}: name:", f"{argument}:")
-        ) from None
+        return
+    with locked(folder):
+        if not (folder / options.CONFIG).exists():
+            options.write(args, folder)
+        yield
 
 
-@contextlib.contextmanager
-def run_folder(path):
-    """A folder to write in, which becomes path only when everything has been written."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"--run-dir: got {path}, which exists, need a new or empty folder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise UsageError(
-            f"--run-dir: got {path}, need a folder that can be written ({error.strerror})"
-        ) from None
-    try:
-        yield staging
-        staging.chmod(0o755)
-        staging.replace(path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def fit(args, task, state, checkpoints, folder):
+    """The State after the last epoch, saved."""
+    if int(state.epoch) == args.epochs:
+        return state
+    with runtime.stop_requests() as asked:
+        if runtime.is_writer():
+            return fit_and_write(args, task, state, checkpoints, folder, asked)
+
+        def after_epoch(state):
+            if asked:
+                raise KeyboardInterrupt
+
+        return train.train(task, state, after_epoch)
 
 
-def run(args):
-    name, hyperparameters, latent, estimate = resolve(args)
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    default = pathlib.Path("runs", f"{stamp}-{name.replace('/', '-')}-{latent.name}")
-    path = getattr(args, "run_dir", default)
-    dataset = datasets.load(args.dataset)
-    if args.batch_size > len(dataset.train):
-        raise UsageError(
-            f"--batch-size: got {args.batch_size}, need at most {len(dataset.train)} images"
-        )
-    with run_folder(path) as folder:
-        print(f"{name} on {args.dataset}, latent {latent.name}, {args.epochs} epochs")
-        start = time.perf_counter()
-        law = latents.build(latent, hyperparameters)
-        model, curves = train.train(
-            dataset,
-            latent,
-            law,
-            estimate,
-            epochs=args.epochs,
-            batch_size=args.batch_size,
-            seed=args.seed,
-        )
-        seconds = time.perf_counter() - start
-        scores = score(model, law, dataset, jax.random.key(args.seed))
-        metrics = {
-            "estimator": name,
-            "hyperparameters": {k: plain(v) for k, v in hyperparameters.items()},
-            "dataset": args.dataset,
-            "latent": latent.name,
-            "seed": args.seed,
-            "epochs": args.epochs,
-            "batch_size": args.batch_size,
-            "seconds": round(seconds, 3),
-            **scores,
-        }
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        draw(folder, model, law, dataset, curves, metrics)
-    for key, value in scores.items():
-        print(f"{key:29} {value:8.3f} nats")
-    print(f"trained in {seconds:.1f} s; results in {path}")
-    return metrics
+def fit_and_write(args, task, state, checkpoints, folder, asked):
+    method = args.estimator or f"VIMCO of {args.iwae} samples"
+    epochs = f"epochs {int(state.epoch) + 1} to {args.epochs}"
+    print(f"{method} on {args.dataset}, latent {args.latent}, {epochs}", flush=True)
+    began, before, last = time.perf_counter(), float(state.seconds), state
+    timed = lambda: last._replace(seconds=np.float32(before + time.perf_counter() - began))
+
+    def after_epoch(state):
+        nonlocal last
+        last = state
+        log.add(state)
+        if asked or checkpoints.due():
+            log.flush()
+            checkpoints.save(timed())
+        if asked:
+            raise KeyboardInterrupt
+
+    with Log(folder, task, state) as log:
+        try:
+            train.train(task, state, after_epoch)
+            last = timed()
+            checkpoints.save(last)
+        except RunError as error:
+            with contextlib.suppress(RunError):
+                checkpoints.save(timed())
+            good = next(iter(checkpoints.committed()), "none")
+            raise RunError(f"{error}; the last good checkpoint is {good}") from None
+        except jax.errors.JaxRuntimeError:  # another process has died
+            checkpoints.save(timed())
+            raise
+    return last
 
 
-def plain(value):
-    """A hyperparameter as JSON has it."""
-    return value.__name__ if callable(value) else value
+def compare(args, folder):
+    """A run for each estimator in a folder below, then a table and pictures of all."""
+    each = {name: options.of_estimator(args, name) for name in options.compared(args)}
+    for own in each.values():
+        options.resolve(own)  # a wrong argument shows before anything is written
+    prepare(next(iter(each.values())))
+    with only_run_in(args, folder):
+        results = {name: run(own, folder / name.replace("/", "-")) for name, own in each.items()}
+        if runtime.is_writer():
+            metrics = [result.metrics for result in results.values()]
+            if all(metrics):  # --plot-only takes what there is
+                table = report.table(metrics)
+                write_text(folder / "table.md", table)
+                write_text(folder / "table.json", json.dumps(metrics, indent=2) + "\n")
+                print(table)
+            held_out = {name: result.held_out for name, result in results.items()}
+            plots.curves(folder / "curves.png", held_out, "Held-out -ELBO by samples")
+            pictures = {name: result.pictures for name, result in results.items()}
+            plots.estimators(folder / "estimators.png", pictures)
+            print(f"results in {folder}")
 
 
-def score(model, law, dataset, key):
-    sampled = jax.jit(
-        lambda model, images: evaluate.sampled_negative_elbo(model, law, key, images, NUM_DRAWS)
-    )
-    exact = jax.jit(lambda model, images: evaluate.exact_negative_elbo(model, law, images))
-    scores = {}
-    for split in ("train", "test"):
-        images = jnp.asarray(getattr(dataset, split))
-        scores[f"negative_elbo_{split}"] = float(sampled(model, images))
-        if law.states <= evaluate.MAX_STATES:
-            scores[f"exact_negative_elbo_{split}"] = float(exact(model, images))
-    return dict(sorted(scores.items(), key=lambda item: item[0].startswith("exact")))
-
-
-def draw(folder, model, law, dataset, curves, metrics):
-    key_z, key_prior = jax.random.split(jax.random.key(metrics["seed"]))
-    originals = jnp.asarray(dataset.test[:30])
-    z = law.family.sample(key_z, model.encode(originals))
-    prior = law.family.sample(key_prior, jnp.broadcast_to(law.prior, (50, *law.prior.shape)))
-    pictures = [np.asarray(jax.nn.sigmoid(model.decode(z))) for z in (z, prior)]
-    plots.reconstructions(
-        folder / "reconstructions.png", dataset.test[:30], pictures[0], dataset.shape
-    )
-    plots.samples(folder / "samples.png", pictures[1], dataset.shape)
-    plots.curves(
-        folder / "curves.png", curves, f"{metrics['estimator']}, latent {metrics['latent']}"
-    )
+def folder_of(args):
+    """Where the results go: a folder without another run's."""
+    if args.run_dir is None:
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        what = args.compare or args.estimator or (f"iwae{args.iwae}" if args.iwae else "default")
+        return pathlib.Path("runs", f"{stamp}-{what.replace('/', '-').replace(',', '-')}")
+    folder, resumable = args.run_dir, (args.run_dir / options.CONFIG).exists()
+    if args.plot_only or (args.resume and resumable):
+        return folder
+    # What a run leaves that was killed before it began has a name with a dot.
+    mine = lambda path: not path.name.startswith(".")
+    if folder.exists() and (not folder.is_dir() or any(filter(mine, folder.iterdir()))):
+        raise UsageError(f"--run-dir: got {folder}, which exists, need a new or empty folder")
+    if args.resume:
+        print(f"nothing to resume in {folder}: starting")
+    return folder
 
 
 def main(argv=None):
+    folder = None
     try:
-        run(parse(argv))
-    except UsageError as error:
-        print(f"discrete_vae.py: error: {error}", file=sys.stderr)
-        return 2
+        args = options.parse(sys.argv[1:] if argv is None else argv)
+        runtime.initialize(args.coordinator, args.num_processes, args.process_id)
+        folder = folder_of(args)
+        if args.compare:
+            compare(args, folder)
+        else:
+            result = run(args, folder)
+            if result and not args.plot_only:
+                print(report.text(result.metrics))
+                print(f"trained in {result.metrics['seconds']:.1f} s; results in {folder}")
+        return 0
     except KeyboardInterrupt:
-        print("discrete_vae.py: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        return fail(f"interrupted; {how_to_go_on(folder)}", 130)
+    except UsageError as error:
+        return fail(f"error: {error}", 2)
+    except (RunError, OSError) as error:
+        return fail(f"error: {error}", 1)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).splitlines()[0]
+        return fail(f"error: a process is gone; {how_to_go_on(folder)} ({reason})", 1)
+
+
+def how_to_go_on(folder):
+    begun = folder and (folder / options.CONFIG).exists()
+    return f"go on with --run-dir {folder} --resume" if begun else "nothing was written"
+
+
+def fail(message, status):
+    print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    warnings.formatwarning = lambda message, *_, **__: f"{PROGRAM}: warning: {message}\n"
+    status = main()
+    sys.stdout.flush()
+    if status and jax.distributed.is_initialized():
+        os._exit(status)  # to leave in order would wait for a process that may be gone
+    sys.exit(status)

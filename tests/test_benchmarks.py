@@ -43,11 +43,11 @@ def test_speed_is_of_this_code():
     assert parts and not stale, f"stale: run benchmarks/speed.py --parts {' '.join(stale)}"
 
 
-def test_toys_are_of_this_code():
-    toys = results("toys")
-    assert toys["code"] == script("_common").digest(toys["modules"]), (
-        "stale: run benchmarks/toys.py"
-    )
+@pytest.mark.parametrize("name", ["toys", "training"])
+def test_others_are_of_this_code(name):
+    found = results(name)
+    digest = script("_common").digest(found["modules"])
+    assert found["code"] == digest, f"stale: run benchmarks/{name}.py"
 
 
 @pytest.mark.parametrize("name", ["leaderboard", "variance"])

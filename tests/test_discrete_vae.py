@@ -1,156 +1,90 @@
 """The example as its users run it: a short training, its files, and every wrong argument."""
 
-import functools
-import itertools
 import json
-import math
+import sys
 
-import jax
 import numpy as np
 import pytest
-from flax import nnx
-from scipy.special import expit, log_softmax
 
-import relaxjax
-from relaxjax.catalog import ESTIMATORS
+pytest.importorskip("tensorboardX", reason="needs the extra examples")
 
-discrete_vae = pytest.importorskip("discrete_vae", reason="needs the extra examples")
-from vae import data, evaluate, model, train  # noqa: E402  (after the skip)
-from vae import latent as latents  # noqa: E402
+from vae_fixtures import (  # noqa: E402, F401
+    digits,
+    main_fixture,
+    plain_jax_fixture,
+    same,
+    task,
+    tfds_folder_fixture,
+)
+
+from relaxjax.catalog import ESTIMATORS  # noqa: E402
+from vae import log, options, train  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("plain_jax")
 
 PICTURES = {"reconstructions.png", "samples.png", "curves.png"}
+FILES = PICTURES | {"metrics.json", "config.json", "checkpoints", "logs", ".lock"}
 
 
-@pytest.fixture(autouse=True)
-def plain_jax():
-    """JAX as it comes, as the program's users have it; optax is not made for strict promotion."""
-    settings = {"jax_enable_x64": False, "jax_numpy_dtype_promotion": "standard"}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-@pytest.fixture(autouse=True)
-def tfds_folder(tmp_path_factory, monkeypatch):
-    """The prepared digits, apart from the user's own."""
-    folder = tmp_path_factory.getbasetemp() / "tfds"
-    load = data.load
-    monkeypatch.setattr(data, "load", lambda name: load(name, data_dir=folder))
-
-
-def main(*argv):
-    return discrete_vae.main([str(argument) for argument in argv])
-
-
-def test_digits_are_scikit_learns():
-    """Oracle: the array itself; a pixel is 1 from 8 of 16 on."""
-    from sklearn.datasets import load_digits
-
-    expected = load_digits().images.reshape(-1, 64) >= 8
-    digits = data.load("digits")
-    assert digits.shape == (8, 8)
-    assert np.array_equal(np.concatenate([digits.train, digits.test]), expected)
-    assert (len(digits.train), len(digits.test)) == (1500, 297)
-
-
-@pytest.mark.parametrize("latent", ["3x2", "3"])
-def test_exact_negative_elbo(latent):
-    """Oracle: every state by itertools, in NumPy's float64, from the weights alone."""
-    latent = latents.parse(latent)
-    law = latents.build(latent, {})
-    vae = model.VAE(5, latent, hidden=4, rngs=nnx.Rngs(0))
-    images = np.random.default_rng(0).integers(0, 2, (7, 5)).astype(np.float32)
-
-    def layers(sequential, x):
-        first, _, last = sequential.layers
-        hidden = np.maximum(x @ np.float64(first.kernel[...]) + np.float64(first.bias[...]), 0)
-        return hidden @ np.float64(last.kernel[...]) + np.float64(last.bias[...])
-
-    values = np.eye(3) if len(latent.shape) == 2 else [[0.0], [1.0]]
-    expected = []
-    for x in images:
-        logits = layers(vae.encoder, x)
-        if len(latent.shape) == 2:
-            log_q = log_softmax(logits.reshape(latent.shape), axis=-1)
-        else:
-            log_q = np.log(np.stack([expit(-logits), expit(logits)], axis=-1))
-        total = 0.0
-        for state in itertools.product(range(log_q.shape[1]), repeat=len(log_q)):
-            z = np.concatenate([values[i] for i in state])
-            p = expit(layers(vae.decoder, z))
-            log_lik = np.sum(np.log(np.where(x == 1, p, 1 - p)))
-            log_qz = sum(log_q[v, i] for v, i in enumerate(state))
-            log_prior = -len(log_q) * math.log(log_q.shape[1])
-            total += math.exp(log_qz) * (log_qz - log_prior - log_lik)
-        expected.append(total)
-    exact = evaluate.exact_negative_elbo(vae, law, images)
-    np.testing.assert_allclose(exact, np.mean(expected), rtol=1e-5)
-    draws = evaluate.sampled_negative_elbo(vae, law, jax.random.key(1), images, 20_000)
-    np.testing.assert_allclose(draws, np.mean(expected), rtol=5e-3)
+def names(folder):
+    return {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("argv", [[], ["--latent", "12"]], ids=["classes", "bits"])
-def test_a_run(argv, tmp_path, capsys):
+def test_a_run(argv, main, tmp_path, capsys):
     """Oracle for the score: the best model without a latent, independent pixels of the data's own
     means, which a few epochs have to leave behind."""
     folder = tmp_path / "run"
     assert main(*argv, "--epochs", 30, "--run-dir", folder) == 0
-    assert {path.name for path in folder.iterdir()} == PICTURES | {"metrics.json"}
+    assert names(folder) == FILES
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in PICTURES)
-    assert str(folder) in capsys.readouterr().out.splitlines()[-1]
+    out, err = capsys.readouterr()
+    assert str(folder) in out.splitlines()[-1] and err == ""  # no bar without a terminal
     metrics = json.loads((folder / "metrics.json").read_text())
-    digits = data.load("digits")
-    pixels = digits.train.mean(0, dtype=np.float64)
-    for split in ("train", "test"):
-        images = getattr(digits, split)
-        used = np.where(images == 1, pixels, 1 - pixels)
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images >= 8).reshape(-1, 64)
+    pixels = images[:1500].mean(0)
+    for split, rows in (("train", images[:1500]), ("test", images[1500:])):
+        used = np.where(rows, pixels, 1 - pixels)
         without_latent = -np.log(np.maximum(used, 1 / 1500)).sum(1).mean()
         exact = metrics[f"exact_negative_elbo_{split}"]
         assert exact < without_latent - 1.5
         # 100 draws an image: the sampled score is the exact one to a tenth of a nat.
         assert metrics[f"negative_elbo_{split}"] == pytest.approx(exact, abs=0.1)
+        assert metrics[f"negative_iwae_{split}"] < exact
     assert metrics["estimator"] == ("bernoulli/zgr" if argv else "categorical/reinmax")
     assert metrics["hyperparameters"] == dict(ESTIMATORS[metrics["estimator"]].hyperparameters)
     assert (metrics["seed"], metrics["epochs"]) == (0, 30) and metrics["seconds"] > 0
+    assert metrics["evaluations"] == 30 * 1500
 
 
-def test_the_exact_negative_elbo_falls():
-    """On the held-out digits, from one epoch to sixteen."""
-    digits, latent = data.load("digits"), latents.parse("3x2")
-    law, estimate = latents.build(latent, {}), relaxjax.estimator("categorical/reinmax")
-    exact = jax.jit(lambda vae, images: evaluate.exact_negative_elbo(vae, law, images))
-    scores = []
-    for epochs in (1, 16):
-        vae, _ = train.train(digits, latent, law, estimate, epochs=epochs, batch_size=100, seed=0)
-        scores.append(float(exact(vae, jax.numpy.asarray(digits.test))))
-    assert scores[1] < scores[0] - 4
+def test_the_config_file_reruns(main, tmp_path):
+    """Oracle: the first run's metrics and checkpoint digests, but for the seconds."""
+    argv = ["--epochs", 2, "--estimator", "bernoulli/concrete", "--set", "temperature=0.7"]
+    argv += ["--schedule", "temperature=linear:0.7:0.3", "--binarize", "dynamic", "--seed", 5]
+    assert main(*argv, "--run-dir", tmp_path / "a") == 0
+    assert main("--config", tmp_path / "a" / "config.json", "--run-dir", tmp_path / "b") == 0
+    for name in ("config.json", "curves.png", "samples.png", "reconstructions.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    a, b = (json.loads((tmp_path / run / "metrics.json").read_text()) for run in "ab")
+    assert a.pop("seconds") > 0 and b.pop("seconds") > 0 and a == b
+    # --plot-only draws the same pictures from the checkpoint, and nothing else.
+    before = (tmp_path / "a" / "metrics.json").read_bytes()
+    (tmp_path / "a" / "samples.png").unlink()
+    assert main("--plot-only", "--run-dir", tmp_path / "a") == 0
+    for name in ("curves.png", "samples.png", "reconstructions.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert (tmp_path / "a" / "metrics.json").read_bytes() == before
 
 
 def test_a_seed_repeats_a_run():
-    digits = data.load("digits")
-    small = digits._replace(train=digits.train[:200], test=digits.test[:10])
-    latent, estimate = latents.parse("4"), relaxjax.estimator("bernoulli/zgr")
-    run = functools.partial(train.train, small, latent, latents.build(latent, {}), estimate)
-    curves = [run(epochs=2, batch_size=20, seed=seed)[1] for seed in (3, 3, 4)]
-    assert np.array_equal(curves[0], curves[1]) and not np.array_equal(curves[0], curves[2])
-
-
-@pytest.mark.once
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_every_row_trains(name):
-    digits = data.load("digits")
-    small = digits._replace(train=digits.train[:200], test=digits.test[:10])
-    default = latents.default(name)
-    text = {"8x4": "3x2", "12": "4", "10choose3": "5choose2", "64x1": "9x1"}.get(default, default)
-    latent = latents.parse(text, latents.law_of(name))
-    given = {"k": latent.k} if latent.k else {}
-    law = latents.build(latent, {**ESTIMATORS[name].hyperparameters, **given})
-    estimate = relaxjax.estimator(name, **given)
-    _, curves = train.train(small, latent, law, estimate, epochs=8, batch_size=20, seed=0)
-    assert curves.train[-1] < curves.train[0] - 5
+    """And another differs."""
+    ends = [
+        train.train(small, train.start(small))
+        for small in (task("bernoulli/zgr", "4", seeds=(s,), epochs=2) for s in (3, 3, 4))
+    ]
+    assert same(ends[0], ends[1]) and not np.array_equal(ends[0].losses, ends[2].losses)
 
 
 WRONG = {
@@ -162,27 +96,43 @@ WRONG = {
     "--estimator gumbel-sigmoid": ("--estimator", "'gumbel-sigmoid'", "bernoulli/concrete"),
     "--estimator bernoulli/zgr --latent 8x4": ("--latent", "8x4", "12"),
     "--estimator categorical/zgr --latent 12": ("--latent", "12", "8x4"),
-    "--estimator subsets/zgr --latent 12": ("--latent", "12", "10choose3"),
-    "--estimator subsets/zgr --set k=3": ("--set k", "3", "--latent"),
-    "--latent 3choose5": ("--latent", "'3choose5'", "10choose3"),
     "--latent 8by4": ("--latent", "'8by4'", "8x4"),
     "--latent 0": ("--latent", "'0'", "12"),
     "--latent 1x4": ("--latent", "'1x4'", "8x4"),
+    "--latent 3choose4": ("--latent", "'3choose4'", "10choose3"),
     "--set temperature": ("--set", "'temperature'", "name=value"),
     "--set temperature=warm": ("--set temperature", "'warm'", "number"),
     "--set temperature=0": ("temperature", "0", "positive"),
     "--set temprature=1": ("temprature", "categorical/reinmax", "temperature"),
     "--estimator bernoulli/gumbel_rao --set num_noise=1.5": ("num_noise", "1.5", "integer"),
+    "--schedule temperature=0.5": ("--schedule", "'temperature=0.5'", "NAME=KIND:START:END"),
+    "--schedule temperature=sine:1:2": ("--schedule temperature", "'sine'", "cosine"),
+    "--schedule temperature=linear:1:0": ("temperature", "0", "positive"),
+    "--sweep gap=0.1:1:4": ("--sweep", "gap", "temperature"),
+    "--sweep temperature=0.1:1:1": ("--sweep temperature", "0.1:1:1", "two values"),
+    "--sweep temperature=0:1:4": ("temperature", "0", "positive"),
+    "--iwae 1": ("--iwae", "'1'", "at least 2"),
+    "--iwae 4 --estimator bernoulli/zgr": ("--iwae", "--estimator", "VIMCO"),
+    "--compare bernouli": ("--compare", "'bernouli'", "bernoulli/"),
+    "--compare bernoulli --latent 8x4": ("--compare", "bernoulli", "8x4"),
+    "--compare bernoulli --sweep temperature=1:2:3": ("--compare", "--sweep", "none"),
     "--dataset digts": ("--dataset", "'digts'", "digits"),
+    "--binarize half": ("--binarize", "'half'", "static"),
     "--epochs 0": ("--epochs", "'0'", "positive integer"),
+    "--learning-rate -1": ("--learning-rate", "'-1'", "positive number"),
     "--batch-size 9999": ("--batch-size", "9999", "1500"),
     "--seed one": ("--seed", "'one'", "int"),
     "--epoch 3": ("--epoch", "unknown", "--epochs"),
+    "--resume": ("--run-dir", "none", "the run"),
+    "--plot-only --run-dir here": ("--plot-only", "here", "a run"),
+    "--config here.json": ("--config", "here.json", "config.json"),
+    "--process-id 1": ("--process-id", "some", "all"),
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("argv", WRONG)
-def test_a_wrong_argument_is_one_line(argv, tmp_path, monkeypatch, capsys):
+def test_a_wrong_argument_is_one_line(argv, main, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(*argv.split()) == 2
     out, err = capsys.readouterr()
@@ -192,20 +142,71 @@ def test_a_wrong_argument_is_one_line(argv, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unusable_run_folder_is_one_line(tmp_path, capsys):
+@pytest.mark.once
+def test_an_unusable_run_folder_is_one_line(main, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file" / "below", tmp_path / "file", tmp_path):
-        assert main("--epochs", 1, "--run-dir", folder) == 2
-        err = capsys.readouterr().err
-        assert "--run-dir" in err and str(folder) in err and err.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        for resume in ([], ["--resume"]):
+            assert main("--epochs", 1, "--run-dir", folder, *resume) == 2
+            err = capsys.readouterr().err
+            assert "--run-dir" in err and str(folder) in err and err.count("\n") == 1
+    assert names(tmp_path) == {"file"}
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, capsys):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+@pytest.mark.once
+def test_another_runs_arguments(main, tmp_path, capsys):
+    """A run is not resumed as another, nor begun in its folder."""
+    folder = tmp_path / "run"
+    (folder).mkdir()
+    (folder / "config.json").write_text('{"epochs": 3, "latent": "4"}')
+    assert main("--epochs", 3, "--run-dir", folder) == 2
+    assert "new or empty" in capsys.readouterr().err
+    assert main("--epochs", 5, "--run-dir", folder, "--resume") == 2
+    assert "--epochs: got 5, need 3" in capsys.readouterr().err
+    assert names(folder) == {"config.json"}
 
-    monkeypatch.setattr(discrete_vae.plots, "curves", interrupt)  # the last file of a run
-    assert main("--epochs", 1, "--run-dir", tmp_path / "run") == 130
-    assert "nothing was written" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+
+@pytest.mark.once
+def test_help_is_grouped_and_complete(main, capsys):
+    """Every option has a line, in a group of its own kind."""
+    with pytest.raises(SystemExit, match="0"):
+        main("--help")
+    text = capsys.readouterr().out
+    for title in ("method:", "data:", "training:", "several trainings:", "results:"):
+        assert f"\n{title}\n" in text
+    for action in options.parser()._actions:
+        assert all(flag in text for flag in action.option_strings)
+        assert (
+            action.dest in ("epochs", "seed", "help", "num_processes", "process_id") or action.help
+        )
+
+
+@pytest.mark.once
+def test_the_bar_of_a_terminal(capsys, plain_jax, monkeypatch):
+    """Loss, ELBO, steps a second and the time left."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    small = task("bernoulli/zgr", "4", epochs=2)
+    train.train(small, train.start(small))
+    line = capsys.readouterr().err.split("\r")[-1]
+    for part in ("training: 100%", "20/20", "loss=", "ELBO=-", "step"):
+        assert part in line
+
+
+@pytest.mark.once
+def test_logs_are_tensorboards(plain_jax, tmp_path):
+    """Oracle: the losses, read back by tensorboardX's own record format and protocol buffer."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    small = task("bernoulli/zgr", "4", epochs=2)
+    with log.Log(tmp_path, small, train.start(small)) as logs:
+        end = train.train(small, train.start(small), logs.add)
+    raw, found = next((tmp_path / "logs").iterdir()).read_bytes(), {}
+    while raw:
+        length = int.from_bytes(raw[:8], "little")
+        event = Event.FromString(raw[12 : 12 + length])
+        for value in event.summary.value:
+            found[value.tag, event.step] = value.simple_value
+        raw = raw[16 + length :]
+    for epoch, (loss, held_out) in enumerate(np.asarray(end.losses), 1):
+        assert found["loss/train", 10 * epoch] == pytest.approx(float(loss))
+        assert found["elbo/test", 10 * epoch] == pytest.approx(-float(held_out))

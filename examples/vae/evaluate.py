@@ -1,22 +1,28 @@
-"""-ELBO in nats an image under the law itself, whatever the estimator trained with."""
+"""Scores in nats an image under the law itself, whatever the estimator trained with."""
+
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
-from vae.model import reconstruction_loss
+from vae.model import log_weights, reconstruction_loss
 
 MAX_STATES = 2**16
 
 
-def sampled_negative_elbo(model, law, key, images, num_draws=1):
-    """The mean over images, by num_draws samples of each."""
+def sampled_scores(model, law, key, images, num_draws=1):
+    """(-ELBO, -IWAE bound of num_draws samples), each the mean over images."""
     logits = model.encode(images)
 
-    def reconstruction(key):
-        return reconstruction_loss(model.decode(law.family.sample(key, logits)), images)
+    def draw(keys):
+        z = jax.vmap(law.family.sample)(keys, logits)
+        losses = reconstruction_loss(model.decode(z), images)
+        return losses, jax.vmap(functools.partial(log_weights, law))(losses, logits, z)
 
-    losses = jax.lax.map(reconstruction, jax.random.split(key, num_draws))
-    return jnp.mean(losses) + jnp.mean(jax.vmap(law.divergence)(logits))
+    losses, weights = jax.lax.map(draw, jax.random.split(key, (num_draws, len(images))))
+    elbo = jnp.mean(losses) + jnp.mean(jax.vmap(law.divergence)(logits))
+    return elbo, math.log(num_draws) - jnp.mean(jax.nn.logsumexp(weights, axis=0))
 
 
 def exact_negative_elbo(model, law, images):

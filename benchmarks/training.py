@@ -1,0 +1,236 @@
+"""What a training of the discrete VAE costs, as ratios inside one run.
+
+An epoch is one pass over 60,000 images of 784 pixels in batches of 128 through 784-400-20-400-784;
+it scores no held-out images. Contestants take turns, compiled first and blocked on; figures are
+medians. PyTorch is a peer in an interpreter of its own, that of `make bench-peers`.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
+from _common import digest, write  # noqa: E402
+from vae import latent, runtime, train  # noqa: E402
+from vae.checkpoint import Checkpoints  # noqa: E402
+from vae.model import Method, reconstruction_loss  # noqa: E402
+
+PEERS = ROOT / ".venv-peers" / "bin" / "python"
+IMAGES, PIXELS, HIDDEN, BITS, BATCH = 60_000, 784, 400, 20, 128
+STEPS = IMAGES // BATCH
+ESTIMATOR = "bernoulli/straight_through"  # that of the peers
+MODULES = ["_numerics", "bernoulli"]
+
+
+class Deterministic(Method):
+    """A step without a draw: the decoder takes the probabilities."""
+
+    def loss(self, vae, control, reals, key, x):
+        logits = vae.encode(x)
+        z = jax.nn.sigmoid(logits)
+        return reconstruction_loss(vae.decode(z), x) + self.law(reals).divergence(logits)
+
+
+def task(estimator, images, kind=Method, bits=BITS, **options):
+    method = kind(latent.parse(str(bits), "bernoulli"), estimator, {})
+    mesh = runtime.mesh()
+    rows = [runtime.shard(mesh, lambda i, j, x=x: x[i:j], len(x)) for x in (images, images[:BATCH])]
+    return train.Task(method, mesh, *rows, (len(images), BATCH), **options)
+
+
+def mnist_like():
+    rng = np.random.default_rng(0)
+    return (rng.random((IMAGES, PIXELS), np.float32) < 0.13).astype(np.uint8)
+
+
+def big(estimator, images, kind=Method):
+    return task(estimator, images, kind, hidden=HIDDEN, batch_size=BATCH)
+
+
+def one_epoch(task):
+    program, state = train.epoch_program(task), train.start(task)
+    return lambda: jax.block_until_ready(program(state, dict(task.reals), task.train, task.test))
+
+
+def matrix_products():
+    """The eleven of a step, forward and backward, and no other arithmetic."""
+
+    def products(x, weights):
+        w1, w2, w3, w4 = weights
+        h1 = x @ w1
+        l = h1 @ w2
+        h2 = l @ w3
+        y = h2 @ w4
+        g2 = y @ w4.T
+        gl = g2 @ w3.T
+        g1 = gl @ w2.T
+        return x.T @ g1, h1.T @ gl, l.T @ g2, h2.T @ y
+
+    shapes = (PIXELS, HIDDEN), (HIDDEN, BITS), (BITS, HIDDEN), (HIDDEN, PIXELS)
+    keys = jax.random.split(jax.random.key(0), 5)
+    draw = lambda key, shape: jax.random.normal(key, shape) / shape[0] ** 0.5
+    weights = [draw(*each) for each in zip(keys, shapes, strict=False)]
+    batches = jax.random.normal(keys[4], (STEPS, BATCH, PIXELS))
+
+    @jax.jit
+    def epoch(batches, weights):
+        # The gradients are carried, not kept: all are computed, and none costs memory.
+        zeros = tuple(jnp.zeros_like(w) for w in weights)
+        return jax.lax.scan(lambda _, x: (products(x, weights), None), zeros, batches)[0]
+
+    return lambda: jax.block_until_ready(epoch(batches, weights))
+
+
+class Peer:
+    """The loops of _torch_vae.py in their interpreter."""
+
+    def __init__(self, images):
+        self.file = tempfile.NamedTemporaryFile(suffix=".npy")
+        np.save(self.file, images)
+        self.file.flush()
+        argv = [PEERS, ROOT / "benchmarks" / "_torch_vae.py", self.file.name]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(argv, **pipes)
+        self.version = self.process.stdout.readline().strip()
+        if not self.version:
+            raise SystemExit(".venv-peers: got no answer, need torch, torchvision and relaxit")
+
+    def epoch(self, name):
+        print(name, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+def seconds(run):
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def epochs(rounds, images):
+    ours = {
+        "epoch": one_epoch(big(ESTIMATOR, images)),
+        "epoch, bernoulli/zgr": one_epoch(big("bernoulli/zgr", images)),
+        "epoch, deterministic": one_epoch(big(None, images, Deterministic)),
+        "matrix products alone": matrix_products(),
+    }
+    contestants = {name: lambda run=run: seconds(run) for name, run in ours.items()}
+    peer = Peer(images) if PEERS.exists() else None
+    if peer:
+        for name in ("demo", "memory"):
+            contestants[f"PyTorch, {name}"] = lambda name=name: peer.epoch(name)
+    else:
+        print(f"  PyTorch: not measured, {PEERS.relative_to(ROOT)} is absent")
+    for run in ours.values():
+        run()  # compiles
+    times = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            times[name].append(run())
+    # Of neighbors in time, so that a drift of the machine cancels.
+    ratio = lambda a, b: round(float(np.median(np.divide(times[a], times[b]))), 3)
+    return {
+        "seconds": {name: round(float(np.median(t)), 3) for name, t in times.items()},
+        "ratios": {
+            "PyTorch demo / ours": ratio("PyTorch, demo", "epoch") if peer else None,
+            "PyTorch in memory / ours": ratio("PyTorch, memory", "epoch") if peer else None,
+            "matrix products / ours": ratio("matrix products alone", "epoch"),
+            "one sample / deterministic": ratio("epoch", "epoch, deterministic"),
+            "one sample of zgr / deterministic": ratio(
+                "epoch, bernoulli/zgr", "epoch, deterministic"
+            ),
+        },
+        "torch": peer and peer.version,
+    }
+
+
+def sweep(num_epochs, members=16):
+    """Digits, 12 bits, bernoulli/concrete; compilation is part of each."""
+    from sklearn.datasets import load_digits
+
+    digits = (load_digits().images[:1500] >= 8).reshape(-1, 64).astype(np.uint8)
+    temperatures = np.geomspace(0.1, 2, members).astype(np.float32)
+    of = lambda t: task("bernoulli/concrete", digits, bits=12, reals={"temperature": t})
+
+    def fit(program, state, task, temperature):
+        for _ in range(num_epochs):
+            state, losses = program(state, {"temperature": temperature}, task.train, task.test)
+            np.asarray(losses)  # the program looks at them, too
+        return state
+
+    def together():
+        own = of(temperatures)
+        fit(train.epoch_program(own), train.start(own), own, temperatures)
+
+    def separately():
+        for t in temperatures:
+            own = of(t)
+            fit(train.epoch_program(own), train.start(own), own, t)
+
+    def calls_of_one():
+        own = of(temperatures[0])
+        program, state = train.epoch_program(own), train.start(own)
+        for t in temperatures:
+            fit(program, state, own, t)
+
+    contestants = {"one program": together, "separate": separately, "calls of one": calls_of_one}
+    times = {name: seconds(run) for name, run in contestants.items()}
+    return {
+        "epochs": num_epochs,
+        "seconds": {name: round(took, 2) for name, took in times.items()},
+        "ratios": {
+            f"one program / {name}": round(times["one program"] / times[name], 3)
+            for name in ("separate", "calls of one")
+        },
+    }
+
+
+def checkpoints(num_epochs, images):
+    """The share of saves in a training, as often as the program makes them."""
+    own = big(ESTIMATOR, images)._replace(epochs=num_epochs)
+    took = []
+    with tempfile.TemporaryDirectory() as folder:
+        saver = Checkpoints(pathlib.Path(folder), every=10.0)
+
+        def after_epoch(state):
+            if saver.due():
+                took.append(seconds(lambda: saver.save(state)))
+
+        state = train.start(own)
+        total = seconds(lambda: train.train(own, state, after_epoch))
+    spent = sum(took)
+    return {
+        "seconds": round(total, 2),
+        "saves": len(took),
+        "seconds of a save": round(float(np.median(took)), 4),
+        "saves / training without": round(spent / (total - spent), 4),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    images = mnist_like()
+    parts = {
+        "epoch": lambda: epochs(args.rounds, images),
+        "sweep": lambda: sweep(100),
+        "checkpoints": lambda: checkpoints(8, images),
+    }
+    results = {"modules": MODULES, "code": digest(MODULES)}
+    for name, part in parts.items():
+        print(name)
+        results[name] = part()
+        print(f"  {results[name]}")
+    write("training", results)
+
+
+if __name__ == "__main__":
+    main()

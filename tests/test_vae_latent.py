@@ -1,0 +1,260 @@
+"""Laws of the latent and scores, against every state in NumPy's float64; every row trains."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import expit, gammaln, log_softmax, logsumexp
+
+pytest.importorskip("tensorboardX", reason="needs the extra examples")
+
+from flax import nnx  # noqa: E402  (after the skip)
+from vae_fixtures import FULL, plain_jax_fixture, task  # noqa: E402, F401
+
+from relaxjax.catalog import ESTIMATORS  # noqa: E402
+from vae import evaluate, latent, model  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("plain_jax")
+
+
+# Each law's variables as (values, params -> log-probabilities), one variable at a time, and how a
+# state of all is laid out for the decoder: independent code in NumPy.
+def bits(l):
+    return [[0.0], [1.0]], np.log(np.stack([expit(-l), expit(l)], axis=-1))
+
+
+def classes(l):
+    return np.eye(l.shape[-1]), log_softmax(l, axis=-1)
+
+
+def subset(k):
+    def variable(l):
+        l = l.reshape(-1, l.shape[-1])
+        values = [
+            [float(i in chosen) for i in range(l.shape[-1])]
+            for chosen in itertools.combinations(range(l.shape[-1]), k)
+        ]
+        return values, log_softmax(l @ np.transpose(values), axis=-1)
+
+    return variable
+
+
+def plackett_luce(k):
+    def log_prob(order, l):
+        left, total = list(range(len(l))), 0.0
+        for item in order:
+            total += l[item] - logsumexp(l[left])
+            left.remove(item)
+        return total
+
+    def variable(l):
+        values, table = subset(k)(l)[0], []
+        for row in l.reshape(-1, l.shape[-1]):
+            sets = [np.flatnonzero(value) for value in values]
+            table.append(
+                [logsumexp([log_prob(o, row) for o in itertools.permutations(s)]) for s in sets]
+            )
+        return values, np.array(table)
+
+    return variable
+
+
+def counts(log_pmf):
+    def variable(l):
+        n = np.arange(4)
+        return n[:, None].astype(float), log_softmax(log_pmf(l, n), axis=-1)
+
+    return variable
+
+
+LAWS = {
+    "bernoulli": ("3", bits),
+    "categorical": ("3x2", classes),
+    "subsets": ("4choose2", subset(2)),
+    "top_k": ("4choose2", plackett_luce(2)),
+    "counts/poisson": ("2", counts(lambda l, n: l[:, None] * n - gammaln(n + 1))),
+    "counts/geometric": ("2", counts(lambda l, n: -n * np.logaddexp(0, l)[:, None])),
+    "counts/generalized_gumbel_softmax": (
+        "3x2",
+        lambda l: (np.arange(3.0)[:, None], log_softmax(l, axis=-1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_scores_of_finite_laws(name):
+    """Oracle: every state by itertools, in NumPy's float64, from the weights alone."""
+    text, variables = LAWS[name]
+    own = latent.parse(text, name)
+    vae = model.VAE(5, own, hidden=4, rngs=nnx.Rngs(0))
+    images = np.random.default_rng(0).integers(0, 2, (7, 5)).astype(np.float32)
+
+    def layers(sequential, x):
+        first, _, last = sequential.layers
+        hidden = np.maximum(x @ np.float64(first.kernel[...]) + np.float64(first.bias[...]), 0)
+        return hidden @ np.float64(last.kernel[...]) + np.float64(last.bias[...])
+
+    elbos, evidences = [], []
+    for x in images:
+        values, log_q = variables(layers(vae.encoder, x).reshape(own.shape))
+        _, log_prior = variables(np.zeros(own.shape))
+        log_q, log_prior = (np.reshape(a, (-1, len(values))) for a in (log_q, log_prior))
+        elbo, joint = 0.0, []
+        for state in itertools.product(range(len(values)), repeat=len(log_q)):
+            z = np.concatenate([values[i] for i in state])
+            p = expit(layers(vae.decoder, z))
+            log_lik = np.sum(np.log(np.where(x == 1, p, 1 - p)))
+            log_qz, log_pz = (sum(a[v, i] for v, i in enumerate(state)) for a in (log_q, log_prior))
+            elbo += math.exp(log_qz) * (log_qz - log_pz - log_lik)
+            joint.append(log_pz + log_lik)
+        elbos.append(elbo)
+        evidences.append(-logsumexp(joint))
+    law = latent.build(own, {} if "x" in text else {"truncation": 3})
+    assert law.states == len(values) ** len(log_q)
+    exact = jax.jit(lambda x: evaluate.exact_negative_elbo(vae, law, x))(images)
+    np.testing.assert_allclose(exact, np.mean(elbos), rtol=1e-5)
+    scores = jax.jit(lambda key: evaluate.sampled_scores(vae, law, key, images, 10_000))
+    elbo, iwae = scores(jax.random.key(1))
+    np.testing.assert_allclose(elbo, np.mean(elbos), rtol=5e-3)
+    # The bound of so many samples is the evidence but for 1 in 10,000.
+    np.testing.assert_allclose(iwae, np.mean(evidences), rtol=2e-3)
+    assert np.mean(evidences) < np.mean(elbos)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gates/gaussian",
+        "gates/hard_concrete",
+        "simplex/invertible_gaussian",
+        "simplex/logistic_normal",
+    ],
+)
+def test_scores_of_continuous_laws(name):
+    """Oracle: the divergence by samples of the law's own density; never less where what is
+    clipped is counted, equal where nothing is. The bound lies between -ELBO and the evidence, here
+    by many more draws from the prior."""
+    small = task(name, {"gates": "3", "simplex": "3x2"}[name.split("/")[0]])
+    law = small.method.law(small.reals)
+    params = jax.random.normal(jax.random.key(0), small.method.latent.shape) / 2
+    draws = lambda seed, count, params: jax.vmap(law.family.sample, (0, None))(
+        jax.random.split(jax.random.key(seed), count), params
+    )
+    log_ratio = lambda z: law.family.log_prob(z, params) - law.family.log_prob(z, law.prior)
+    ratio = np.asarray(jax.jit(lambda: jax.vmap(log_ratio)(draws(1, 50_000, params)))())
+    sampled, error = float(ratio.mean()), float(ratio.std()) / math.sqrt(len(ratio))
+    divergence = float(law.divergence(params))
+    if name == "simplex/invertible_gaussian" or name == "simplex/logistic_normal":
+        assert abs(divergence - sampled) < 5 * error
+    else:
+        assert sampled - 5 * error < divergence < 3 * sampled
+    assert law.divergence(law.prior) == 0 and law.states == math.inf
+    vae = model.VAE(5, small.method.latent, hidden=4, rngs=nnx.Rngs(0))
+    images = np.random.default_rng(0).integers(0, 2, (7, 5)).astype(np.float32)
+
+    @jax.jit
+    def scores():
+        prior = vae.decode(draws(3, 20_000, law.prior))
+        losses = jax.vmap(lambda x: model.reconstruction_loss(prior, x))(images)
+        evidence = jnp.mean(math.log(len(prior)) - jax.nn.logsumexp(-losses, axis=1))
+        return evidence, *evaluate.sampled_scores(vae, law, jax.random.key(2), images, 10_000)
+
+    evidence, elbo, iwae = scores()
+    np.testing.assert_allclose(iwae, evidence, rtol=2e-3)
+    assert iwae < elbo
+
+
+def test_iwae_trains_on_the_bound():
+    """Oracle: minus the mean of the log-mean-exp over all pairs of states, by their probability;
+    and its gradient, by autodiff through that sum."""
+    own = latent.parse("2")
+    method = model.Method(own, None, {}, 2)
+    vae, _ = method.networks(5, 4, jax.random.key(0))
+    graph, params = nnx.split(vae)
+    x = jnp.array([1.0, 0, 1, 1, 0])
+
+    def exact(params):
+        vae, law = nnx.merge(graph, params), method.law({})
+        logits, states = vae.encode(x), law.family.support(law.prior)
+        log_q = jax.vmap(law.family.log_prob, (0, None))(states, logits)
+        losses = jax.vmap(lambda z: model.reconstruction_loss(vae.decode(z), x))(states)
+        weights = math.log(0.25) - log_q - losses
+        pairs = jnp.logaddexp(weights[:, None], weights[None]) - math.log(2)
+        return -jnp.sum(jnp.exp(log_q[:, None] + log_q[None]) * pairs)
+
+    one = lambda key: jax.value_and_grad(
+        lambda params: method.loss(nnx.merge(graph, params), None, {}, key, x)
+    )(params)
+    draws = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 20_000))
+
+    def close(draws, expected):
+        error = 5.5 * draws.std(0) / math.sqrt(len(draws)) + 1e-6
+        assert np.all(np.abs(draws.mean(0) - expected) < error)
+
+    jax.tree.map(close, draws, jax.value_and_grad(exact)(params))
+
+
+TINY = {"12": "4", "8x4": "3x2", "64x1": "5x1", "10choose3": "4choose2", "3": "2"}
+
+
+# Of every law, and all that have something of their own in the program.
+TRAINED = (
+    "bernoulli/correlated_concrete", "bernoulli/relax", "categorical/quadratic",
+    "categorical/unordered_set", "subsets/simple", "top_k/relaxed", "gates/hard_concrete",
+    "simplex/invertible_gaussian", "counts/poisson", "counts/generalized_gumbel_softmax",
+)  # fmt: skip
+
+
+def tiny(name):
+    """(params, key) -> loss of a batch by a row of the catalog, and its parameters."""
+    small = task(name, TINY[latent.default(name)], hidden=16)
+    graph, params = nnx.split(small.method.networks(64, 16, jax.random.key(0)))
+    batch = small.train[:20].astype(jnp.float32)
+
+    def loss(params, key):
+        own = lambda key, x: small.method.loss(*nnx.merge(graph, params), small.reals, key, x)
+        return jnp.mean(jax.vmap(own)(jax.random.split(key, len(batch)), batch))
+
+    return loss, params
+
+
+@pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - set(TRAINED)))
+def test_every_row_has_a_gradient(name):
+    """Of the whole program's loss, in shape; test_every_row_trains has the numbers."""
+    loss, params = tiny(name)
+    gradient = jax.eval_shape(jax.grad(loss), params, jax.random.key(0))
+    assert jax.tree.all(jax.tree.map(lambda g, x: g.shape == x.shape, gradient, params))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bernoulli/concrete", "bernoulli/logit_concrete"),
+        ("categorical/gumbel_softmax", "categorical/log_gumbel_softmax"),
+    ],
+)
+def test_log_forms(names):
+    """Oracle: the form that is no logarithm, of the same draw."""
+    (a, params), (b, _) = map(tiny, names)
+    a, b = (jax.jit(jax.value_and_grad(loss))(params, jax.random.key(1)) for loss in (a, b))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS if FULL else TRAINED)
+def test_every_row_trains(name):
+    """A few hundred steps of plain descent on one batch take off what the pixels' means give."""
+    loss, params = tiny(name)
+
+    def step(params, key):
+        value, gradient = jax.value_and_grad(loss)(params, key)
+        return jax.tree.map(lambda x, g: x - 0.02 * g, params, gradient), value
+
+    keys = jax.random.split(jax.random.key(1), 200)
+    end, losses = jax.jit(lambda params: jax.lax.scan(step, params, keys))(params)
+    assert np.isfinite(losses).all() and losses[-20:].mean() < losses[:5].mean() - 10
+    # All that learns has moved: also the network of a control variate.
+    moved = jax.tree.map(lambda x, y: bool(jnp.any(x != y)), params, end)
+    assert jax.tree.all(moved)
