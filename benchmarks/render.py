@@ -29,9 +29,10 @@ def machine(results):
     peers = ", ".join(
         f"{name} {e[name]}" for name in ("tfp-nightly", "numpyro", "torch") if e.get(name)
     )
+    cores = f"{e['cores']} core" + "s" * (e["cores"] > 1)
     return (
         f"Python {e['python']}, jax {e['jax']}, jaxlib {e['jaxlib']}, {peers or 'no peers'}, "
-        f"{e['system']}, {e['processor']}, {e['cores']} core{'s' * (e['cores'] > 1)}, device {devices}."
+        f"{e['system']}, {e['processor']}, {cores}, device {devices}."
     )
 
 
