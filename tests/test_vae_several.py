@@ -17,7 +17,7 @@ from vae_fixtures import (  # noqa: E402, F401
     tfds_folder_fixture,
 )
 
-from vae import log, options, report, train  # noqa: E402  (after the skip)
+from vae import log, options, plots, report, train  # noqa: E402  (after the skip)
 
 pytestmark = pytest.mark.usefixtures("plain_jax")
 
@@ -157,6 +157,20 @@ def test_the_settings_of_every_row_are_json():
         assert json.loads(json.dumps(settings)) == settings and set(settings) <= set(
             row.hyperparameters
         )
+
+
+@pytest.mark.once
+def test_pictures_of_every_row(tmp_path):
+    """Have room for all: matplotlib warns where not."""
+    from relaxjax.catalog import ESTIMATORS
+
+    lines = {name: np.arange(3.0) + i for i, name in enumerate(ESTIMATORS)}
+    plots.curves(tmp_path / "curves.png", lines, "title")
+    images = np.ones((30, 64))
+    pictures = report.Pictures(images, images, images, (8, 8, 1))
+    plots.estimators(tmp_path / "estimators.png", dict.fromkeys(ESTIMATORS, pictures))
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.once

@@ -36,7 +36,8 @@ def estimators(path, pictures):
 
 def curves(path, lines, title):
     """lines: label -> (..., epochs); over the leading axes, the mean with the range."""
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    columns = -(-len(lines) // 30) if len(lines) > 10 else 0  # of a legend beside the axes
+    figure, axes = plt.subplots(figsize=(7 + 2.5 * columns, 4.5), layout="constrained")
     colors = plt.colormaps["viridis" if len(lines) > 10 else "tab10"]
     for i, (label, losses) in enumerate(lines.items()):
         losses = np.reshape(losses, (-1, np.shape(losses)[-1]))
@@ -47,7 +48,10 @@ def curves(path, lines, title):
             axes.fill_between(epochs, losses.min(0), losses.max(0), color=color, alpha=0.2)
     axes.set(xlabel="epoch", ylabel="nats per image", title=title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small" if len(lines) > 6 else "medium")
+    if columns:
+        figure.legend(loc="outside right upper", ncols=columns, fontsize=6)
+    else:
+        axes.legend(fontsize="x-small" if len(lines) > 6 else "medium")
     _save(figure, path)
 
 
