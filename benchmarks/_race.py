@@ -10,8 +10,9 @@ def race(contestants, rounds=25, seconds=20.0):
     """Milliseconds of each contestant: median and quartiles of at most `rounds` turns.
 
     Args:
-      contestants: name -> (function, arguments), jitted, warmed up and blocked on here; or name ->
-        a function without arguments that runs once and returns its own seconds.
+      contestants: name -> (function, arguments), jitted if it is not compiled, warmed up and
+        blocked on here; or name -> a function without arguments that runs once and returns its
+        own seconds.
       seconds: after which no further round starts; three rounds are run in any case.
     """
     turns = {name: _turn(contestant) for name, contestant in contestants.items()}
@@ -33,7 +34,7 @@ def _turn(contestant):
     if callable(contestant):
         return contestant
     f, args = contestant
-    compiled = jax.jit(f)
+    compiled = f if isinstance(f, jax.stages.Compiled) else jax.jit(f)
 
     def turn():
         start = time.perf_counter()

@@ -15,7 +15,8 @@ from relaxit.distributions import (
 
 ONE = torch.ones(1)
 LAWS = {
-    "gates/gaussian": lambda x: GaussianRelaxedBernoulli(loc=x, scale=ONE / 2),
+    # A scalar scale would draw one number for the whole batch.
+    "gates/gaussian": lambda x: GaussianRelaxedBernoulli(loc=x, scale=torch.full_like(x, 0.5)),
     "bernoulli/straight_through": lambda x: StraightThroughBernoulli(logits=x),
     "gates/hard_concrete": lambda x: HardConcrete(
         alpha=x, beta=ONE * 2 / 3, xi=ONE * 1.1, gamma=ONE * -0.1

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import _peers
+import relaxjax
 from _common import digest, read, write
 from _race import forward_backward, race, ratios
 from laws import LAWS, K
@@ -107,7 +108,7 @@ def growth(sizes=(10_000, 100_000, 1_000_000, 10_000_000)):
                 "ours": (forward_backward(law.ours, "params"), args),
                 "copy": (jnp.negative, args[-1:]),
             }
-            times = race(contestants, ROUNDS, seconds=4)
+            times = race(contestants, ROUNDS, seconds=1)
             entries = args[1].size
             figures[str(size)] = [round(1e6 * times[c][0] / entries, 2) for c in contestants]
         show(name, figures)
@@ -126,46 +127,50 @@ def classes(counts=(2, 4, 16, 64, 512, 4096), entries=655_360):
             if n < K and name.split("/")[0] in ("top_k", "subsets"):
                 continue
             args = arguments(law, (entries // n, n))
-            times = race({"ours": (forward_backward(law.ours, "params"), args)}, 7, seconds=2)
+            times = race({"ours": (forward_backward(law.ours, "params"), args)}, 7, seconds=0.5)
             figures[str(n)] = round(1e6 * times["ours"][0] / entries, 2)
         show(name, figures)
         results[name] = figures
     return results
 
 
+# f sees the support of one variable, and every neighbor of a sample.
+FEW = {"exact": (10,), "unordered_set": (10,), "indecater": (64, 10)}
+
+
 def rows(shape=(4_096, 10)):
     """Every row of the catalog, compiled: seconds to compile, bytes, residuals, and its time over
     as many random bits. f is a sum."""
     results = {}
-    for name, row in ESTIMATORS.items():
-        # f sees the support for these: one variable that can be enumerated.
-        small = name.split("/")[1] in ("exact", "unordered_set")
-        logits = normal((10,) if small else shape, 1)
-        step = jax.value_and_grad(lambda l, key, e=row.estimate: e(key, jnp.sum, l))
+    for name in ESTIMATORS:
+        logits = normal(FEW.get(name.split("/")[1], shape), 1)
+        estimate = relaxjax.estimator(name)
+        step = jax.value_and_grad(lambda l, key, e=estimate: e(key, jnp.sum, l))
         start = time.perf_counter()
         compiled = jax.jit(step).lower(logits, KEY).compile()
         seconds = time.perf_counter() - start
         memory = compiled.memory_analysis()
         bits = lambda key, shape=logits.shape: jax.random.bits(key, shape, "uint32")
-        times = race({"bits": (bits, (KEY,)), "row": (compiled, (logits, KEY))}, ROUNDS, 5)
-        kept = jax.tree.leaves(jax.vjp(lambda l, e=row.estimate: e(KEY, jnp.sum, l), logits)[1])
+        times = race({"bits": (bits, (KEY,)), "row": (compiled, (logits, KEY))}, ROUNDS, 1)
+        kept = jax.tree.leaves(jax.vjp(lambda l, e=estimate: e(KEY, jnp.sum, l), logits)[1])
         results[name] = {
             "over bits": round(times["row"][0] / times["bits"][0], 2),
             "residuals over logits": round(sum(x.nbytes for x in kept) / logits.nbytes, 2),
             "peak bytes over logits": round(memory.temp_size_in_bytes / logits.nbytes, 2),
             "compile seconds": round(seconds, 2),
-            "compilations of 100 temperatures": compilations(row),
+            "compilations of 100 temperatures": compilations(name),
         }
         show(name, results[name])
     return results
 
 
-def compilations(row):
+def compilations(name):
+    row = ESTIMATORS[name]
     real = [h for h, value in row.hyperparameters.items() if isinstance(value, float)]
     if not real:
         return None
-    shape = (6,) if row is ESTIMATORS["categorical/unordered_set"] else (4, 3)
-    step = jax.jit(lambda l, t: row.estimate(KEY, jnp.sum, l, **dict.fromkeys(real, t)))
+    shape = (6,) if name == "categorical/unordered_set" else (4, 3)
+    step = jax.jit(lambda l, t: relaxjax.estimator(name, **dict.fromkeys(real, t))(KEY, jnp.sum, l))
     for t in np.linspace(0.1, 2, 100, dtype=np.float32):
         step(jnp.zeros(shape), t)
     return step._cache_size()
@@ -192,7 +197,7 @@ def hard_draws(entries=655_360):
             peer = lambda key, l, t, rule=rule: rule(gumbel_max(key, l), l, t)
             contestants[f"{name}, one uniform"] = forward_backward(ours, "params"), args
             contestants[f"{name}, Gumbel-max"] = forward_backward(peer, "params"), args
-        times = race(contestants, ROUNDS, seconds=5)
+        times = race(contestants, ROUNDS, seconds=2)
         results[str(n)] = {
             name: round(times[f"{name}, Gumbel-max"][0] / times[f"{name}, one uniform"][0], 2)
             for name in rules
@@ -209,7 +214,7 @@ def subset_marginals(n=1_000, k=50):
         names = [name for name in FORMULATIONS if rows == 1 or "associative" not in name]
         args = normal((rows, n), 1), normal((rows, n), 2)
         contestants = {name: (jax.vmap(both(FORMULATIONS[name], k)), args) for name in names}
-        times = race(contestants, ROUNDS, seconds=30)
+        times = race(contestants, ROUNDS, seconds=15)
         best = min(t[0] for t in times.values())
         figures = {name: round(t[0] / best, 2) for name, t in times.items()}
         show(f"{rows} rows, over the best", figures)
@@ -232,7 +237,7 @@ def original():
                 "ours": (forward_backward(law.ours, "params"), args),
                 "original": torch(name, entries),
             }
-            times = race(contestants, ROUNDS, seconds=20)
+            times = race(contestants, ROUNDS, seconds=10)
             key = f"{name}, {entries}"
             results[key] = {
                 "milliseconds": round(times["ours"][0], 2),
