@@ -77,8 +77,9 @@ def speed_page(speed):
     parts.append(figures(part("classes"), "row"))
     parts.append(
         "Every row in `value_and_grad` at 4,096 x 10 (`exact` and `unordered_set` at 10, "
-        "`indecater` at 64 x 10), f a sum: time over as many random bits; bytes that the backward pass keeps, and temporary bytes "
-        "of the whole, over those of logits; seconds to compile; compilations of 100 temperatures:"
+        "`indecater` at 64 x 10), f a sum: time over as many random bits; bytes that the backward "
+        "pass keeps, and temporary bytes of the whole, over those of logits; seconds to compile; "
+        "compilations of 100 temperatures:"
     )
     parts.append(figures(part("rows"), "row"))
     parts.append(
