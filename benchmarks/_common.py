@@ -1,6 +1,7 @@
 """What all benchmarks need: where a figure came from, the code that it measured, where it goes."""
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -70,8 +71,13 @@ def digest(names):
     """
     total = hashlib.sha256()
     for name in sorted(set(names)):
-        total.update(f"{name}:{_bare((SOURCES / f'{name}.py').read_text())}".encode())
+        total.update(f"{name}:{_code(name)}".encode())
     return total.hexdigest()[:16]
+
+
+@functools.cache
+def _code(name):
+    return _bare((SOURCES / f"{name}.py").read_text())
 
 
 def _bare(source):
