@@ -6,6 +6,7 @@ combined standard errors on both boards. `results/ideas.json` keeps all of them,
 """
 
 import argparse
+import functools
 import math
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 
 from _common import digest, read, write
 from leaderboard import _FACTORS, Row, run
-from relaxjax import _surrogate, audit, bernoulli, categorical, score
+from relaxjax import _surrogate, audit, bernoulli, categorical, control_variates, score
 from relaxjax._surrogate import attach, attach_variance, constants
 from relaxjax.score import leave_one_out
 
@@ -40,24 +41,6 @@ def parts(family, l, X):
         return h, slopes, jax.grad(mean)(l, phi)
 
     return of
-
-
-def plain(family):
-    """quadratic itself, by this script's code."""
-
-    def estimate(key, f, logits, linear, factors):
-        x = _surrogate.draw(key, logits, family, 2)
-        values = _surrogate.evaluate(f, x)
-        l, F, X = constants(logits, values, x)
-        of = parts(family, l, X)
-
-        def gradient(phi):
-            h, _, exact = of(phi)
-            return _surrogate.score(family, leave_one_out(F - h), X, l) + exact
-
-        return attach_variance(jnp.mean(values), logits, (linear, factors), gradient)
-
-    return estimate
 
 
 def double_cv(family, scale=0.5):
@@ -125,16 +108,10 @@ def antithetic(family):
     return estimate
 
 
-def from_slopes(family):
-    """quadratic whose linear part has the decoder's gradient at the other sample added, one
-    control variate a sample: Double-CV with scale 1."""
-    return double_cv(family, scale=1.0)
-
-
 IDEAS = {
-    "quadratic": plain,
+    "quadratic": lambda family: functools.partial(control_variates.quadratic, family=family),
     "double_cv on the rest, scale 1/2": double_cv,
-    "double_cv on the rest, scale 1": from_slopes,
+    "double_cv on the rest, scale 1": functools.partial(double_cv, scale=1.0),
     "least squares instead of variance": regression,
     "antithetic pairs": antithetic,
 }
@@ -150,7 +127,7 @@ def audited(make, family):
     )
     estimate = make(family)
     result = audit.measure(
-        lambda key, f, l: estimate(key, f, l, a, u),
+        lambda key, f, l: estimate(key, f, l, linear=a, factors=u),
         lambda x: v @ jnp.tanh(w @ x.reshape(-1)),
         l,
         family=family,

@@ -19,11 +19,11 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 from _common import digest, write  # noqa: E402
+from _peers import INTERPRETER  # noqa: E402
 from vae import latent, runtime, train  # noqa: E402
 from vae.checkpoint import Checkpoints  # noqa: E402
 from vae.model import Method, reconstruction_loss  # noqa: E402
 
-PEERS = ROOT / ".venv-peers" / "bin" / "python"
 IMAGES, PIXELS, HIDDEN, BITS, BATCH = 60_000, 784, 400, 20, 128
 STEPS = IMAGES // BATCH
 ESTIMATOR = "bernoulli/straight_through"  # that of the peers
@@ -96,7 +96,7 @@ class Peer:
         self.file = tempfile.NamedTemporaryFile(suffix=".npy")
         np.save(self.file, images)
         self.file.flush()
-        argv = [PEERS, ROOT / "benchmarks" / "_torch_vae.py", self.file.name]
+        argv = [INTERPRETER, ROOT / "benchmarks" / "_torch_vae.py", self.file.name]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(argv, **pipes)
         self.version = self.process.stdout.readline().strip()
@@ -122,12 +122,12 @@ def epochs(rounds, images):
         "matrix products alone": matrix_products(),
     }
     contestants = {name: lambda run=run: seconds(run) for name, run in ours.items()}
-    peer = Peer(images) if PEERS.exists() else None
+    peer = Peer(images) if INTERPRETER.exists() else None
     if peer:
         for name in ("demo", "memory"):
             contestants[f"PyTorch, {name}"] = lambda name=name: peer.epoch(name)
     else:
-        print(f"  PyTorch: not measured, {PEERS.relative_to(ROOT)} is absent")
+        print(f"  PyTorch: not measured, {INTERPRETER.relative_to(ROOT)} is absent")
     for run in ours.values():
         run()  # compiles
     times = {name: [] for name in contestants}
