@@ -37,11 +37,11 @@ def environment():
         "system": platform.system(),
         "processor": _processor(),
         "devices": [device.device_kind for device in jax.devices()],
-        "cores": jax.local_device_count() if jax.default_backend() != "cpu" else _cores(),
+        "cores": jax.local_device_count() if jax.default_backend() != "cpu" else cores(),
     }
 
 
-def _cores():
+def cores():
     """Those that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count()
