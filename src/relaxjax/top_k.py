@@ -161,7 +161,7 @@ def relaxed(key, logits, k, *, temperature=0.5, shape=None):
       the temperature falls.
     Gradient: exact, in logits and temperature. Near ties of y it grows as (2 / temperature)^k.
     Bias: none for E[f(z)] under this law; biased for E[f] of the k-hot.
-    Cost: O(n k) time; y alone is kept, the backward pass draws again from it, with O(n k) memory.
+    Cost: O(n k) time and memory: a and q of every draw are kept.
     Source: Plotz and Roth 2018, arXiv:1810.12575; Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
@@ -172,15 +172,16 @@ def relaxed(key, logits, k, *, temperature=0.5, shape=None):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _relaxed(noise, logits, k, temperature):
-    return _chain(logits + noise, k, temperature)
+    return _chain(logits + noise, k, temperature)[0]
 
 
 def _relaxed_fwd(noise, logits, k, temperature):
-    return _relaxed(noise, logits, k, temperature), (logits + noise, temperature)
+    z, draws = _chain(logits + noise, k, temperature)
+    return z, (draws, temperature)
 
 
 def _relaxed_bwd(k, residuals, g):
-    return None, *_chain_vjp(*residuals, k, g)
+    return None, *_chain_back(*residuals, g)
 
 
 _relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
@@ -193,7 +194,7 @@ def straight_through(key, logits, k, *, temperature=0.5, shape=None):
       at every temperature.
     Gradient: that of `relaxed` in logits; 0 in temperature, on which the law does not depend.
     Bias: present even for linear f.
-    Cost: as `relaxed`.
+    Cost: as `relaxed`, but y alone is kept: the backward pass draws q from it.
     Source: Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
@@ -212,7 +213,8 @@ def _straight_through_fwd(noise, logits, k, temperature):
 
 
 def _straight_through_bwd(k, residuals, g):
-    return None, _chain_vjp(*residuals, k, g)[0], None
+    y, temperature = residuals
+    return None, _chain_back(_chain(y, k, temperature)[1], temperature, g)[0], None
 
 
 _straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
@@ -220,13 +222,14 @@ _straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
 # ------------------------------------------------------------------------------------ the chain
 
 
+# Arrays lie here with the items along the first axis, and sums over it are products with ones: on
+# two cores of a CPU a reduction takes up to ten times as long.
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def _chain(y, k, temperature):
-    # Short rows lie along the first axis here: each sum over one is then one over vectors.
-    axis = 0 if y.shape[-1] <= _numerics.SHORT else y.ndim - 1
-    y = jnp.moveaxis(y, -1, axis)
-    if temperature.ndim:
-        temperature = jnp.moveaxis(temperature, -1, axis)
+    """z, and what the derivatives of a draw need: (a, shares, odds, lead), of the last (a, q)."""
+    y, temperature = _items_first(y), _items_first(temperature)
     masked = y == -jnp.inf
 
     def tempered(a):
@@ -235,70 +238,92 @@ def _chain(y, k, temperature):
 
     def draw(carry, _):
         a, z = carry
-        q, log_left = _softmax_and_left(tempered(a), axis)  # pyright: ignore[reportGeneralTypeIssues]
-        return (a + log_left, z + q), None
+        shares, odds, lead = _shares(tempered(a))
+        first, left, log_left = _numerics.once(
+            (jax.nn.sigmoid(-odds), jax.nn.sigmoid(odds), jax.nn.log_sigmoid(odds))
+        )
+        others = shares * left
+        # Not log1p, which costs twice as much: the sum that this joins rounds as 1 - q does.
+        log_left = jnp.where(lead, log_left, jnp.log(1 - others))
+        return (a + log_left, z + jnp.where(lead, first, others)), (a, shares, odds, lead)
 
     # The last draw has none after it: a softmax is enough.
-    (a, z), _ = jax.lax.scan(draw, (y, jnp.zeros_like(y)), None, length=k - 1)
-    return jnp.moveaxis(z + jax.nn.softmax(tempered(a), axis), axis, -1)
+    (a, z), draws = jax.lax.scan(draw, (y, jnp.zeros_like(y)), None, length=k - 1)
+    x = tempered(a)
+    e = _numerics.once(jnp.exp(x - jax.lax.stop_gradient(_top_two(x)[0])))
+    q = e / _total(e)
+    return jnp.moveaxis(z + q, 0, -1), (draws, (a, q))
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _chain_vjp(y, temperature, k, g):
-    return jax.vjp(lambda y, t: _chain(y, k, t), y, temperature)[1](g)
+@jax.jit
+def _chain_back(draws, temperature, g):
+    """The cotangents of y and temperature.
+
+    With x = a / temperature, d log(1 - q_i) = q_i / (1 - q_i) (<q, dx> - dx_i); at the lead that is
+    q (<shares, dx> - dx), which does not divide by a 1 - q of 0.
+    """
+    g, temperature = _items_first(g), _items_first(temperature)
+    draws, (a, q) = draws
+
+    def through(a, dx):
+        """dx in terms of a, and of 1 / temperature item by item."""
+        return dx / temperature, jnp.where(a == -jnp.inf, 0, a) * dx
+
+    def back(carry, draw):
+        da, dt = carry
+        a, shares, odds, lead = draw
+        first, left = _numerics.once((jax.nn.sigmoid(-odds), jax.nn.sigmoid(odds)))
+        others = shares * left
+        q = jnp.where(lead, first, others)
+        v = jnp.where(lead, 0, others / (1 - others) * da)
+        lead_v = first * _total(jnp.where(lead, da, 0))
+        dx = q * (g - _total(q * g - v)) - v + jnp.where(lead, -lead_v, lead_v * shares)
+        da_x, dt_x = through(a, dx)
+        return (da + da_x, dt + dt_x), None
+
+    last = through(a, q * (g - _total(q * g)))
+    (da, dt), _ = jax.lax.scan(back, last, draws, reverse=True)
+    dt = -_total(dt) / temperature**2
+    return jnp.moveaxis(da, 0, -1), jnp.moveaxis(dt, 0, -1) if temperature.ndim else jnp.sum(dt)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _softmax_and_left(x, axis):
-    """q = softmax(x) and log(1 - q), exact at any scale of x, with two unmasked entries or more."""
-    return _from_shares(*_shares(x, axis))
+def _items_first(x):
+    return jnp.moveaxis(x, -1, 0) if x.ndim else x
 
 
-def _shares(x, axis):
+def _total(x):
+    one = jnp.ones((1, x.shape[0]), x.dtype)
+    return jnp.tensordot(one, x, 1, precision="highest")
+
+
+def _top_two(x):
+    """The largest and the second largest; the same twice where there are two of the largest."""
+    if x.shape[0] > _numerics.SHORT:
+        top = jnp.max(x, axis=0, keepdims=True)
+        lead = x == top
+        second = jnp.max(jnp.where(lead, -jnp.inf, x), axis=0, keepdims=True)
+        return top, jnp.where(_total(lead.astype(x.dtype)) == 1, second, top)
+    top, second = x[:1], jnp.full_like(x[:1], -jnp.inf)
+    for i in range(1, len(x)):
+        one = x[i : i + 1]
+        top, second = jnp.maximum(top, one), jnp.maximum(second, jnp.minimum(top, one))
+    return _numerics.once((top, second))
+
+
+def _shares(x):
     """The softmax without the largest entry (0 there), log((1 - q) / q) of that, and where it is.
 
     Where the largest entry is not alone no q is above 1/2: there is none to leave out.
     """
-    top = jax.lax.stop_gradient(jnp.max(x, axis, keepdims=True))
-    lead = x == top
-    alone = jnp.sum(lead, axis, keepdims=True) == 1
-    second = jnp.max(jnp.where(lead, -jnp.inf, x), axis, keepdims=True)
-    second = jax.lax.stop_gradient(jnp.where(alone, second, top))
-    lead &= alone
+    top, second = _top_two(x)
+    second = jax.lax.stop_gradient(second)
+    alone = second < top
+    lead = alone & (x == top)
     e = _numerics.once(jnp.where(lead, 0, jnp.exp(x - second)))
-    total = jnp.sum(e, axis, keepdims=True)
-    odds = second + jnp.log(total) - jnp.sum(jnp.where(lead, x, 0), axis, keepdims=True)
-    return e / total, _numerics.once(jnp.where(alone, odds, jnp.inf)), lead
+    total = _total(e)
+    odds = second + jnp.log(total) - top
+    return e * _numerics.once(1 / total), _numerics.once(jnp.where(alone, odds, jnp.inf)), lead
 
-
-def _from_shares(shares, odds, lead):
-    first, left = _numerics.once((jax.nn.sigmoid(-odds), jax.nn.sigmoid(odds)))
-    others = shares * left
-    # Not log1p, which costs twice as much: the sum that this joins rounds as 1 - q does.
-    log_left = jnp.where(lead, _numerics.once(jax.nn.log_sigmoid(odds)), jnp.log(1 - others))
-    return jnp.where(lead, first, others), log_left
-
-
-def _softmax_and_left_fwd(x, axis):
-    # Plain code, not the primal: it has no draw, and its own derivatives are right.
-    shares = _shares(x, axis)
-    return _from_shares(*shares), shares
-
-
-def _softmax_and_left_bwd(axis, residuals, cotangents):
-    """d log(1 - q_i) = q_i / (1 - q_i) (<q, dx> - dx_i): at the lead q (<shares, dx> - dx)."""
-    shares, odds, lead = residuals
-    dq, dleft = cotangents
-    first, left = _numerics.once((jax.nn.sigmoid(-odds), jax.nn.sigmoid(odds)))
-    others = shares * left
-    q = jnp.where(lead, first, others)
-    v = jnp.where(lead, 0, others / (1 - others) * dleft)
-    lead_v = first * jnp.sum(jnp.where(lead, dleft, 0), axis, keepdims=True)
-    dx = q * (dq - jnp.sum(q * dq - v, axis, keepdims=True)) - v
-    return (dx + jnp.where(lead, -lead_v, lead_v * shares),)
-
-
-_softmax_and_left.defvjp(_softmax_and_left_fwd, _softmax_and_left_bwd)
 
 # -------------------------------------------------------------------------------- the arguments
 
