@@ -94,7 +94,7 @@ def parse(text, law=None):
     if not n or (k or 1) > n or (variables and not k and n == 1):
         raise UsageError(
             f"--latent: got {text!r}, need CLASSESxVARIABLES, such as 8x4, a number of bits, such "
-            "as 12, or NchooseK, such as 10choose3"
+            "as 12, or NchooseK with K up to N, such as 10choose3"
         )
     kind = SUBSET if k else CLASSES if variables else NUMBER
     law = law or {NUMBER: "bernoulli", CLASSES: "categorical", SUBSET: "subsets"}[kind]
