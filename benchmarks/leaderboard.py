@@ -242,25 +242,31 @@ def main():
     args = parser.parse_args()
     done = [] if args.force else read("leaderboard").get("rows", [])
     results, waiting = {}, {}
-    # Where there is an accelerator it is one, and the rows take turns.
-    with futures.ThreadPoolExecutor(cores() if jax.default_backend() == "cpu" else 1) as pool:
-        for i, (row, reference) in enumerate(REFERENCE if args.reference else ROWS):
-            row = row._replace(seeds=args.seeds or row.seeds)
-            asked = {**row._asdict(), "epochs": args.epochs, "code": digest(modules(row.estimator))}
-            asked = json.loads(json.dumps(asked))  # as JSON has it, to be found again
-            old = next((old for old in done if asked.items() <= old.items()), None)
-            if old:
-                results[i] = old | {"reference": reference}
-                print(line(results[i]), flush=True)
-            else:
-                waiting[pool.submit(run, row, args.epochs)] = i, asked | {"reference": reference}
-        for future in futures.as_completed(waiting):
-            i, asked = waiting[future]
-            results[i] = asked | future.result()
-            new = [results[i] for i in sorted(results)]
-            kept = [old for old in done if not any(same_row(old, row) for row in new)]
-            write("leaderboard", {"rows": new + kept})
+    for i, (row, reference) in enumerate(REFERENCE if args.reference else ROWS):
+        row = row._replace(seeds=args.seeds or row.seeds)
+        asked = {**row._asdict(), "epochs": args.epochs, "code": digest(modules(row.estimator))}
+        asked = json.loads(json.dumps(asked))  # as JSON has it, to be found again
+        old = next((old for old in done if asked.items() <= old.items()), None)
+        if old:
+            results[i] = old | {"reference": reference}
             print(line(results[i]), flush=True)
+        else:
+            job = functools.partial(run, row, args.epochs)
+            waiting[i] = lambda a=asked, r=reference, job=job: a | job() | {"reference": r}
+    for i, result in together(waiting):
+        results[i] = result
+        new = [results[i] for i in sorted(results)]
+        kept = [old for old in done if not any(same_row(old, row) for row in new)]
+        write("leaderboard", {"rows": new + kept})
+        print(line(result), flush=True)
+
+
+def together(jobs):
+    """Each job's name and result as it ends; on a CPU as many at once as there are cores."""
+    with futures.ThreadPoolExecutor(cores() if jax.default_backend() == "cpu" else 1) as pool:
+        names = {pool.submit(job): name for name, job in jobs.items()}
+        for future in futures.as_completed(names):
+            yield names[future], future.result()
 
 
 def same_row(a, b):
