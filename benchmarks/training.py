@@ -13,8 +13,8 @@ import tempfile
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
@@ -60,8 +60,9 @@ def one_epoch(task):
     return lambda: jax.block_until_ready(program(state, dict(task.reals), task.train, task.test))
 
 
-def matrix_products():
-    """The eleven of a step, forward and backward, and no other arithmetic."""
+def matrix_products(optimizer=None):
+    """The eleven of a step, forward and backward, and no other arithmetic than the optimizer's."""
+    optimizer = optimizer or optax.identity()
 
     def products(x, weights):
         w1, w2, w3, w4 = weights
@@ -82,11 +83,15 @@ def matrix_products():
 
     @jax.jit
     def epoch(batches, weights):
-        # The gradients are carried, not kept: all are computed, and none costs memory.
-        zeros = tuple(jnp.zeros_like(w) for w in weights)
-        return jax.lax.scan(lambda _, x: (products(x, weights), None), zeros, batches)[0]
+        # What the optimizer makes of them is carried, not kept: all is computed, and none costs
+        # memory. The weights stay.
+        def step(carry, x):
+            updates, state = optimizer.update(products(x, weights), carry[1])
+            return (optax.apply_updates(carry[0], updates), state), None
 
-    return lambda: jax.block_until_ready(epoch(batches, weights))
+        return jax.lax.scan(step, (weights, optimizer.init(weights)), batches)[0]
+
+    return lambda: jax.block_until_ready(epoch(batches, tuple(weights)))
 
 
 class Peer:
@@ -120,6 +125,7 @@ def epochs(rounds, images):
         "epoch, bernoulli/zgr": one_epoch(big("bernoulli/zgr", images)),
         "epoch, deterministic": one_epoch(big(None, images, Deterministic)),
         "matrix products alone": matrix_products(),
+        "matrix products and Adam": matrix_products(optax.adam(2e-3)),
     }
     contestants = {name: lambda run=run: seconds(run) for name, run in ours.items()}
     peer = Peer(images) if INTERPRETER.exists() else None
@@ -142,6 +148,7 @@ def epochs(rounds, images):
             "PyTorch demo / ours": ratio("PyTorch, demo", "epoch") if peer else None,
             "PyTorch in memory / ours": ratio("PyTorch, memory", "epoch") if peer else None,
             "matrix products / ours": ratio("matrix products alone", "epoch"),
+            "matrix products and Adam / ours": ratio("matrix products and Adam", "epoch"),
             "one sample / deterministic": ratio("epoch", "epoch, deterministic"),
             "one sample of zgr / deterministic": ratio(
                 "epoch, bernoulli/zgr", "epoch, deterministic"
