@@ -37,10 +37,22 @@ def test_page_is_of_the_committed_results():
 
 
 def test_speed_is_of_this_code():
-    common, speed = script("_common"), results("speed")
-    parts = [part for part in speed if part != "environment"]
-    stale = [p for p in parts if speed[p]["code"] != common.digest(speed[p]["modules"])]
-    assert parts and not stale, f"stale: run benchmarks/speed.py --parts {' '.join(stale)}"
+    common, parts = script("_common"), script("speed").PARTS
+    found = {part: rows for part, rows in results("speed").items() if part != "environment"}
+    assert set(found) == set(parts), "run benchmarks/speed.py"
+    stale = [
+        f"{part} {row}"
+        for part, (_, modules) in parts.items()
+        for row in {**modules, **found[part]}
+        if found[part].get(row, {}).get("code") != common.digest(modules.get(row, []))
+    ]
+    assert not stale, f"stale: run benchmarks/speed.py again, for {', '.join(stale)}"
+
+
+def test_rows_that_lose_are_explained():
+    render = script("render")
+    unknown = [row for row in render.losses(results("speed")) if row not in render.EXPLANATIONS]
+    assert not unknown, f"explain in benchmarks/render.py: {', '.join(unknown)}"
 
 
 @pytest.mark.parametrize("name", ["toys", "training"])
