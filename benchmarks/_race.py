@@ -7,7 +7,7 @@ import numpy as np
 
 
 def race(contestants, rounds=25, seconds=20.0):
-    """Milliseconds of each contestant: median and quartiles of at most `rounds` turns.
+    """Milliseconds of each contestant, an array with one for every turn of at most `rounds`.
 
     Args:
       contestants: name -> (function, arguments), jitted if it is not compiled, warmed up and
@@ -27,7 +27,7 @@ def race(contestants, rounds=25, seconds=20.0):
                 times[name].append(elapsed)
         if i >= 3 and time.perf_counter() - start > seconds:
             break
-    return {name: [float(q) for q in np.percentile(t, (50, 25, 75))] for name, t in times.items()}
+    return {name: np.array(t) for name, t in times.items()}
 
 
 def _turn(contestant):
@@ -44,9 +44,13 @@ def _turn(contestant):
     return turn
 
 
-def ratios(times, unit):
-    """Medians over the unit's, rounded."""
-    return {name: round(t[0] / times[unit][0], 2) for name, t in times.items() if name != unit}
+def ratio(times, a, b):
+    """Median and quartiles of a's time over b's, each of one turn: neighbors, so drift cancels."""
+    return [float(f"{q:.3g}") for q in np.percentile(times[a] / times[b], (50, 25, 75))]
+
+
+def median(times, name):
+    return float(f"{np.median(times[name]):.3g}")
 
 
 def forward_backward(sampler, wrt):

@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md from benchmarks/results."""
+"""Write docs/benchmarks.md and its pictures from benchmarks/results."""
 
 import json
 import pathlib
@@ -36,21 +36,77 @@ def machine(results):
     )
 
 
-def dash(value):
+def cell(value):
+    """A ratio is median and quartiles."""
+    if isinstance(value, list):
+        return "{:.2f} ({:.2f}-{:.2f})".format(*value)
     return "-" if value is None else value
 
 
-def figures(results, head, pick=dash):
+def figures(results, head, pick=cell):
     """A line a name and a column a figure, of whatever figures there are."""
     columns = list(dict.fromkeys(key for row in results.values() for key in row))
     rows = [[f"`{n}`", *(pick(row.get(c)) for c in columns)] for n, row in results.items()]
     return table([head, *columns], rows)
 
 
+# Why a row costs more than the same draw by plain autodiff or by another library.
+REDUCTIONS = (
+    "jaxlib 0.10.2's CPU code for reductions spends three times the CPU time on two threads; on "
+)
+NO_SPREAD = "Measured without a spread, so that it may be chance."
+EXPLANATIONS = {
+    "bernoulli/concrete": NO_SPREAD,
+    "bernoulli/logit_concrete": NO_SPREAD,
+    "bernoulli/straight_through": NO_SPREAD,
+    "top_k/relaxed": REDUCTIONS + "one thread the ratio is 1.1.",
+    "top_k/straight_through": REDUCTIONS + "one thread the ratio is 0.8.",
+}
+
+
+def rows_of(part):
+    """{row: figures}, and of a part that has no rows, its figures."""
+    found = {row: record["results"] for row, record in part.items()}
+    return found.get("all", found)
+
+
+def losses(speed):
+    """{row: {peer: ratio}} where our time is more than 1.05 of a peer's, and of its lower quartile
+    more than 1."""
+    over = {
+        name: {
+            key.removeprefix("over "): value
+            for key, value in row.items()
+            if key.startswith("over ") and not key.startswith(("over noise", "over copy"))
+        }
+        for name, row in rows_of(speed["laws"]).items()
+    }
+    for key, row in rows_of(speed["original"]).items():
+        if isinstance(row, dict):
+            name, entries = key.split(", ")
+            median, low, high = quartiles(row["times as fast"])
+            over.setdefault(name, {})[f"the original, {entries}"] = [1 / median, 1 / high, 1 / low]
+    lost = {
+        name: {peer: v for peer, v in row.items() if quartiles(v)[0] > 1.05 and quartiles(v)[1] > 1}
+        for name, row in over.items()
+    }
+    return {name: row for name, row in lost.items() if row}
+
+
+def quartiles(value):
+    """Median, low and high; a figure that has no spread is all three."""
+    return value if isinstance(value, list) else [value] * 3
+
+
 def speed_page(speed):
-    part = lambda name: speed[name]["results"]
+    part = lambda name: rows_of(speed[name])
     parts = ["## Speed", machine(speed)]
-    parts.append(f"`import relaxjax` costs {part('importing')['relaxjax over jax']}x `import jax`.")
+    parts.append(
+        "A ratio is the median over turns, in each of which all contestants run once, and its "
+        "quartiles."
+    )
+    importing = cell(part("importing")["relaxjax over jax"])
+    parts.append(f"`import relaxjax` takes {importing} times as long as `import jax`.")
     laws = part("laws")
     absent = sorted({v for row in laws.values() for k, v in row.items() if k.endswith("absent")})
     laws = {n: {k: v for k, v in r.items() if not k.endswith("absent")} for n, r in laws.items()}
@@ -61,6 +117,7 @@ def speed_page(speed):
         "gates/gaussian that of scale). "
         + (f"Not measured: {'; '.join(absent)}." if absent else "")
     )
+    parts.append("![Time over noise and over plain autodiff](../benchmarks/results/speed.png)")
     parts.append(figures(laws, "row"))
     parts.append("Against the PyTorch original, the parameter's gradient:")
     original = part("original")
@@ -70,8 +127,29 @@ def speed_page(speed):
         versions = original.pop("versions")
         parts[-1] = f"Against the PyTorch original ({versions}), the parameter's gradient:"
         parts.append(figures(original, "row, entries"))
-    parts.append("Nanoseconds an entry, forward + backward, and those of a copy, by entries:")
-    pair = lambda v: dash(v) if not v else f"{v[0]} ({v[1]})"
+    lost = losses(speed)
+    if lost:
+        parts.append("Rows that are more than 1.05 times as slow as one of these, and why:")
+        lines = [
+            (
+                f"`{name}`",
+                "; ".join(f"{peer} {cell(v)}" for peer, v in row.items()),
+                EXPLANATIONS.get(name, "-"),
+            )
+            for name, row in lost.items()
+        ]
+        parts.append(table(["row", "over", "why"], lines))
+    parts.append(
+        "Nanoseconds an entry, forward + backward, by entries, and in parentheses those of a copy "
+        "of as many numbers as the draw holds (its noise, or z); the growth from the cheapest size "
+        "to the largest over that of the copy"
+        + (
+            "; the share of the memory's bandwidth that must move at the largest size:"
+            if any("share of bandwidth" in row for row in part("growth").values())
+            else ":"
+        )
+    )
+    pair = lambda v: "{} ({})".format(*v) if isinstance(v, list) else cell(v)
     parts.append(figures(part("growth"), "row", pair))
     parts.append("Nanoseconds an entry, forward + backward, 655,360 entries, by length of a row:")
     parts.append(figures(part("classes"), "row"))
@@ -97,7 +175,7 @@ def speed_page(speed):
 def training_page(training):
     epoch, sweep, saves = training["epoch"], training["sweep"], training["checkpoints"]
     rows = [[name, value] for name, value in epoch["seconds"].items()]
-    ratios = [[name, value] for name, value in (epoch["ratios"] | sweep["ratios"]).items()]
+    ratios = [[name, cell(v)] for name, v in (epoch["ratios"] | sweep["ratios"]).items()]
     ratios.append(["saves / training without", saves["saves / training without"]])
     return [
         "## Training",
@@ -126,6 +204,12 @@ def board_page(board):
         "Exact -ELBO in nats after 600 epochs, mean and standard error over seeds, best first; z "
         "is the distance from the reference run in combined standard errors."
     )
+    parts.append("![-ELBO against calls of f](../benchmarks/results/leaderboard.png)")
+    seconds = round(sum(row["seconds"] for row in board["rows"]))
+    parts.append(
+        "In the picture ST is straight_through, and a row at the upper edge lies above it, at its "
+        f"number. Rows train in parallel, one per core; their own seconds sum to {seconds:,}."
+    )
     for name in dict.fromkeys(row["board"] for row in board["rows"]):
         rows = sorted(
             (r for r in board["rows"] if r["board"] == name), key=lambda r: r["negative_elbo"]
@@ -141,6 +225,34 @@ def board_page(board):
                 z = f"{(r['negative_elbo'] - mean) / combined:.1f}"
             lines.append((f"`{r['estimator']}`", settings(r), r["evaluations"], own, reference, z))
         head = ["estimator", "settings", "calls of f", "-ELBO", "reference", "z"]
+        parts += [f"### {name}", table(head, lines)]
+    return parts
+
+
+def mnist_page(mnist):
+    parts = ["## MNIST boards", machine(mnist)]
+    parts.append(
+        "Nats, mean and standard error over seeds, best first: -ELBO, exact where the latent has "
+        "at most 65,536 states and else by 100 draws, and the bound of 100 samples. "
+        "`benchmarks/mnist.py` says what of the published recipes is not the same here."
+    )
+    pair = lambda v: f"{v[0]:.2f} +- {v[1]:.2f}"
+    elbo = lambda r, part: r.get(f"exact_negative_elbo_{part}", r[f"negative_elbo_{part}"])
+    for name in dict.fromkeys(row["board"] for row in mnist["rows"]):
+        rows = [row for row in mnist["rows"] if row["board"] == name]
+        lines = [
+            (
+                f"`{r['estimator']}`",
+                ", ".join(r["settings"]) or "-",
+                r["evaluations"],
+                f"{r['epochs']} of {r['images']:,}",
+                pair(elbo(r, "test")),
+                pair(elbo(r, "train")),
+                pair(r["negative_iwae_test"]),
+            )
+            for r in sorted(rows, key=lambda row: elbo(row, "test"))
+        ]
+        head = ["estimator", "settings", "calls of f", "epochs", "test", "train", "test, bound"]
         parts += [f"### {name}", table(head, lines)]
     return parts
 
@@ -205,6 +317,7 @@ def rendered():
         "speed": speed_page,
         "variance": variance_page,
         "leaderboard": board_page,
+        "mnist": mnist_page,
         "ideas": ideas_page,
         "toys": toys_page,
         "training": training_page,
@@ -217,4 +330,8 @@ def rendered():
 
 
 if __name__ == "__main__":
+    import _plots  # not above: the page needs no matplotlib
+
     PAGE.write_text(rendered())
+    _plots.speed(rows_of(load("speed")["laws"]))
+    _plots.leaderboard(load("leaderboard")["rows"])

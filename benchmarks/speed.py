@@ -1,9 +1,9 @@
 """What every sampler and estimator costs, as ratios inside one run.
 
 Units: a sampler's own noise; a copy of as many numbers through memory; the same draw by plain
-autodiff; the same law in other libraries. Figures are medians over turns (`_race`). Parameters are
-arguments of the jitted functions, since XLA folds constants. `--parts` runs some parts and keeps
-the others' results.
+autodiff; the same law in other libraries. A ratio is [median, quartile, quartile] over turns
+(`_race`). Parameters are arguments of the jitted functions, since XLA folds constants. `--parts`
+runs some parts and keeps the others' results; a run that is stopped goes on where it was.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import numpy as np
 
 import _peers
 import relaxjax
-from _common import digest, read, write
-from _race import forward_backward, race, ratios
+from _common import digest, modules, read, write
+from _race import forward_backward, median, race, ratio
 from laws import LAWS, K
 from relaxjax import _numerics, categorical
 from relaxjax.catalog import ESTIMATORS
@@ -26,6 +26,16 @@ from subset_marginals import FORMULATIONS, both
 
 KEY = jax.random.key(0)
 ROUNDS = 25
+# Bytes a second that the memory moves at most, by jax's name of the device.
+BANDWIDTH = {
+    "NVIDIA A100-SXM4-80GB": 2.04e12,
+    "NVIDIA H100 80GB HBM3": 3.35e12,
+    "NVIDIA H200": 4.8e12,
+    "TPU v4": 1.23e12,
+    "TPU v5 lite": 0.82e12,
+    "TPU v5": 2.77e12,
+    "TPU v6 lite": 1.64e12,
+}
 
 
 def normal(shape, seed):
@@ -55,17 +65,13 @@ def importing():
         return run
 
     times = race({module: turn(module) for module in ("jax", "relaxjax")}, ROUNDS)
-    figures = {"relaxjax over jax": ratios(times, "jax")["relaxjax"]}
+    figures = {"relaxjax over jax": ratio(times, "relaxjax", "jax")}
     show("import", figures)
     return figures
 
 
-def laws(shape=(65_536, 10)):
-    """Every pathwise row over its own noise, over plain autodiff, over a copy, over its peers."""
-    return {name: one_law(name, shape) for name in LAWS}
-
-
-def one_law(name, shape):
+def laws(name, shape=(65_536, 10)):
+    """A pathwise row over its own noise, over a copy, over plain autodiff and over its peers."""
     law = LAWS[name]
     args = arguments(law, shape)
     forward = args[:3]
@@ -80,88 +86,92 @@ def one_law(name, shape):
         for version, sampler in versions.items():
             contestants[f"{version}, {wrt}"] = forward_backward(sampler, wrt), args
     times = race(contestants, ROUNDS)
-    over = lambda a, b: round(times[a][0] / times[b][0], 2)
-    figures = {"milliseconds": round(times["ours, params"][0], 2)}
-    figures["forward over noise"] = over("forward", "noise")
-    figures["over noise"] = over("ours, params", "noise")
-    figures["over copy"] = over("ours, params", "copy")
+    figures = {"milliseconds": median(times, "ours, params")}
+    figures["forward over noise"] = ratio(times, "forward", "noise")
+    figures["over noise"] = ratio(times, "ours, params", "noise")
+    figures["over copy"] = ratio(times, "ours, params", "copy")
     for version in list(versions)[1:]:
-        figures[f"over {version}"] = over("ours, params", f"{version}, params")
-        figures[f"over {version}, temperature too"] = over("ours, both", f"{version}, both")
+        figures[f"over {version}"] = ratio(times, "ours, params", f"{version}, params")
+        figures[f"over {version}, temperature too"] = ratio(times, "ours, both", f"{version}, both")
     show(name, figures)
     return figures | absent
 
 
-def growth(sizes=(10_000, 100_000, 1_000_000, 10_000_000)):
-    """Nanoseconds an entry, forward + backward, at each size, and those of a copy."""
-    results = {}
-    for name, law in LAWS.items():
-        last = 10 if law.event else 1
-        shapes = {size: (size // last, last) if law.event else (size,) for size in sizes}
-        # Ten noises a draw, or k sums a row, at ten million entries say nothing more.
-        if name.split("/")[-1] == "gumbel_rao" or name.split("/")[0] in ("subsets", "top_k"):
-            del shapes[sizes[-1]]
-        figures = {}
-        for size, shape in shapes.items():
-            args = arguments(law, shape)
-            contestants = {
-                "ours": (forward_backward(law.ours, "params"), args),
-                "copy": (jnp.negative, args[-1:]),
-            }
-            times = race(contestants, ROUNDS, seconds=1)
-            entries = args[1].size
-            figures[str(size)] = [round(1e6 * times[c][0] / entries, 2) for c in contestants]
-        show(name, figures)
-        results[name] = figures
-    return results
+def growth(name, sizes=(10_000, 100_000, 1_000_000, 10_000_000)):
+    """Nanoseconds an entry, forward + backward, at each size, and those of a copy of the numbers
+    that a draw holds: its noise, or z where that is more. The growth of each is from its cheapest
+    size to the largest."""
+    law, last = LAWS[name], 10 if LAWS[name].event else 1
+    many = 10 if name.endswith("/gumbel_rao") else 1
+    # Ten noises a draw, or k sums a row, at ten million entries say nothing more.
+    if many > 1 or name.startswith(("subsets/", "top_k/")):
+        sizes = sizes[:-1]
+    pairs = {}
+    for size in sizes:
+        args = arguments(law, (size // last, last) if law.event else (size,))
+        _, params, _, g = args
+        noise = jax.eval_shape(law.noise(params.shape), KEY)
+        contestants = {
+            "ours": (forward_backward(law.ours, "params"), args),
+            "copy": (jnp.negative, (normal((many * max(noise.size, g.size),), 3),)),
+        }
+        times = race(contestants, ROUNDS, seconds=1)
+        pairs[str(size)] = [nanoseconds(times, c, params.size) for c in contestants]
+    ours, copy = zip(*pairs.values(), strict=True)
+    grown = (ours[-1] / min(ours)) / (copy[-1] / min(copy))
+    figures = pairs | {"growth over the copy's": round(grown, 2)}
+    peak = BANDWIDTH.get(jax.devices()[0].device_kind)
+    if peak:  # params and g are read, z and the cotangent written
+        took = 1e-9 * ours[-1] * params.size
+        moved = 2 * (params.nbytes + g.nbytes)
+        figures["share of bandwidth"] = float(f"{moved / took / peak:.2g}")
+    show(name, figures)
+    return figures
 
 
-def classes(counts=(2, 4, 16, 64, 512, 4096), entries=655_360):
+def nanoseconds(times, contestant, entries):
+    return float(f"{1e6 * median(times, contestant) / entries:.3g}")
+
+
+def classes(name, counts=(2, 4, 16, 64, 512, 4096), entries=655_360):
     """Nanoseconds an entry, forward + backward, by the length of a row."""
-    results = {}
-    for name, law in LAWS.items():
-        if not law.event or "correlated" in name:  # that one is D^2 an event by its nature
+    figures = {}
+    for n in counts:
+        if n < K and name.startswith(("top_k/", "subsets/")):
             continue
-        figures = {}
-        for n in counts:
-            if n < K and name.split("/")[0] in ("top_k", "subsets"):
-                continue
-            args = arguments(law, (entries // n, n))
-            times = race({"ours": (forward_backward(law.ours, "params"), args)}, 7, seconds=0.5)
-            figures[str(n)] = round(1e6 * times["ours"][0] / entries, 2)
-        show(name, figures)
-        results[name] = figures
-    return results
+        args = arguments(LAWS[name], (entries // n, n))
+        contestants = {"ours": (forward_backward(LAWS[name].ours, "params"), args)}
+        figures[str(n)] = nanoseconds(race(contestants, 7, seconds=0.5), "ours", entries)
+    show(name, figures)
+    return figures
 
 
 # f sees the support of one variable, and every neighbor of a sample.
 FEW = {"exact": (10,), "unordered_set": (10,), "indecater": (64, 10)}
 
 
-def rows(shape=(4_096, 10)):
-    """Every row of the catalog, compiled: seconds to compile, bytes, residuals, and its time over
-    as many random bits. f is a sum."""
-    results = {}
-    for name in ESTIMATORS:
-        logits = normal(FEW.get(name.split("/")[1], shape), 1)
-        estimate = relaxjax.estimator(name)
-        step = jax.value_and_grad(lambda l, key, e=estimate: e(key, jnp.sum, l))
-        start = time.perf_counter()
-        compiled = jax.jit(step).lower(logits, KEY).compile()
-        seconds = time.perf_counter() - start
-        memory = compiled.memory_analysis()
-        bits = lambda key, shape=logits.shape: jax.random.bits(key, shape, "uint32")
-        times = race({"bits": (bits, (KEY,)), "row": (compiled, (logits, KEY))}, ROUNDS, 1)
-        kept = jax.tree.leaves(jax.vjp(lambda l, e=estimate: e(KEY, jnp.sum, l), logits)[1])
-        results[name] = {
-            "over bits": round(times["row"][0] / times["bits"][0], 2),
-            "residuals over logits": round(sum(x.nbytes for x in kept) / logits.nbytes, 2),
-            "peak bytes over logits": round(memory.temp_size_in_bytes / logits.nbytes, 2),
-            "compile seconds": round(seconds, 2),
-            "compilations of 100 temperatures": compilations(name),
-        }
-        show(name, results[name])
-    return results
+def rows(name, shape=(4_096, 10)):
+    """A row of the catalog, compiled: seconds to compile, bytes, residuals, and its time over as
+    many random bits. f is a sum."""
+    logits = normal(FEW.get(name.split("/")[1], shape), 1)
+    estimate = relaxjax.estimator(name)
+    step = jax.value_and_grad(lambda l, key: estimate(key, jnp.sum, l))
+    start = time.perf_counter()
+    compiled = jax.jit(step).lower(logits, KEY).compile()
+    seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    bits = lambda key: jax.random.bits(key, logits.shape, "uint32")
+    times = race({"bits": (bits, (KEY,)), "row": (compiled, (logits, KEY))}, ROUNDS, 1)
+    kept = jax.tree.leaves(jax.vjp(lambda l: estimate(KEY, jnp.sum, l), logits)[1])
+    figures = {
+        "over bits": ratio(times, "row", "bits"),
+        "residuals over logits": round(sum(x.nbytes for x in kept) / logits.nbytes, 2),
+        "peak bytes over logits": round(memory.temp_size_in_bytes / logits.nbytes, 2),
+        "compile seconds": round(seconds, 2),
+        "compilations of 100 temperatures": compilations(name),
+    }
+    show(name, figures)
+    return figures
 
 
 def compilations(name):
@@ -199,8 +209,7 @@ def hard_draws(entries=655_360):
             contestants[f"{name}, Gumbel-max"] = forward_backward(peer, "params"), args
         times = race(contestants, ROUNDS, seconds=2)
         results[str(n)] = {
-            name: round(times[f"{name}, Gumbel-max"][0] / times[f"{name}, one uniform"][0], 2)
-            for name in rules
+            name: ratio(times, f"{name}, Gumbel-max", f"{name}, one uniform") for name in rules
         }
         show(f"C = {n}", results[str(n)])
     return results
@@ -215,8 +224,8 @@ def subset_marginals(n=1_000, k=50):
         args = normal((rows, n), 1), normal((rows, n), 2)
         contestants = {name: (jax.vmap(both(FORMULATIONS[name], k)), args) for name in names}
         times = race(contestants, ROUNDS, seconds=15)
-        best = min(t[0] for t in times.values())
-        figures = {name: round(t[0] / best, 2) for name, t in times.items()}
+        best = min(times, key=lambda name: median(times, name))
+        figures = {name: ratio(times, name, best) for name in times}
         show(f"{rows} rows, over the best", figures)
         results[str(rows)] = figures
     return results
@@ -240,40 +249,70 @@ def original():
             times = race(contestants, ROUNDS, seconds=10)
             key = f"{name}, {entries}"
             results[key] = {
-                "milliseconds": round(times["ours"][0], 2),
-                "original, milliseconds": round(times["original"][0], 2),
-                "times as fast": round(times["original"][0] / times["ours"][0], 2),
+                "milliseconds": median(times, "ours"),
+                "original, milliseconds": median(times, "original"),
+                "times as fast": ratio(times, "original", "ours"),
             }
             show(key, results[key])
     return results
 
 
-EVERY_LAW = sorted({name.split("/")[0] for name in LAWS} | {"_numerics"})
+def measured(name):
+    """The modules that a row runs: its own, and those that they call."""
+    calls = {"counts": "categorical", "control_variates": "score"}
+    return modules(name) + [called for module, called in calls.items() if module in modules(name)]
+
+
+def of_rows(names):
+    return {name: measured(name) for name in names}
+
+
+EVERY_LAW = sorted({name.split("/")[0] for name in LAWS})
 SCORES = ["_surrogate", "control_variates", "families", "score"]
-# Each part, and the modules whose code it measures.
+# Each part, and for each of its rows, or for all of it, the modules whose code it measures.
 PARTS = {
-    "importing": (importing, [*EVERY_LAW, *SCORES, "audit", "catalog", "__init__"]),
-    "laws": (laws, EVERY_LAW),
-    "growth": (growth, EVERY_LAW),
-    "classes": (classes, EVERY_LAW),
-    "rows": (rows, [*EVERY_LAW, *SCORES]),
-    "hard_draws": (hard_draws, ["_numerics", "categorical"]),
-    "subset_marginals": (subset_marginals, ["_numerics", "subsets"]),
-    "original": (original, ["_numerics", "bernoulli", "gates"]),
+    "importing": (
+        lambda _: importing(),
+        {"all": [*EVERY_LAW, *SCORES, "_numerics", "audit", "catalog", "__init__"]},
+    ),
+    "laws": (laws, of_rows(LAWS)),
+    "growth": (growth, of_rows(LAWS)),
+    "classes": (
+        classes,
+        # A row of the correlated ones has D^2 numbers by its nature.
+        of_rows(n for n, law in LAWS.items() if law.event and "correlated" not in n),
+    ),
+    "rows": (rows, of_rows(ESTIMATORS)),
+    "hard_draws": (lambda _: hard_draws(), {"all": ["_numerics", "categorical"]}),
+    "subset_marginals": (lambda _: subset_marginals(), {"all": ["_numerics", "subsets"]}),
+    "original": (lambda _: original(), {"all": ["_numerics", "bernoulli", "gates"]}),
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--force", action="store_true", help="run again what has a result")
     args = parser.parse_args()
     results = read("speed")
-    for name in args.parts:
-        print(name)
-        part, measured = PARTS[name]
-        code = {"modules": measured, "code": digest(measured)}
-        results[name] = code | {"results": part()}
-        write("speed", {part: results[part] for part in PARTS if part in results})
+    for part in args.parts:
+        print(part)
+        measure, of = PARTS[part]
+        done = results.setdefault(part, {})
+        for row, names in of.items():
+            asked = {"rounds": ROUNDS, "code": digest(names)}
+            if args.force or not asked.items() <= done.get(row, {}).items():
+                done[row] = asked | {"results": measure(row)}
+                write("speed", in_order(results))
+
+
+def in_order(results):
+    """As the tables have it, without the rows that they no longer have."""
+    return {
+        part: {row: results[part][row] for row in of if row in results[part]}
+        for part, (_, of) in PARTS.items()
+        if part in results
+    }
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What a training of the discrete VAE costs, as ratios inside one run.
 
 An epoch is one pass over 60,000 images of 784 pixels in batches of 128 through 784-400-20-400-784;
-it scores no held-out images. Contestants take turns, compiled first and blocked on; figures are
-medians. PyTorch is a peer in an interpreter of its own, that of `make bench-peers`.
+it scores no held-out images. Contestants take turns (`_race`), and a ratio of epochs is [median,
+quartile, quartile] over them. PyTorch is a peer in an interpreter of its own, that of
+`make bench-peers`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 from _common import digest, write  # noqa: E402
 from _peers import INTERPRETER  # noqa: E402
+from _race import median, race, ratio  # noqa: E402
 from vae import latent, runtime, train  # noqa: E402
 from vae.checkpoint import Checkpoints  # noqa: E402
 from vae.model import Method, reconstruction_loss  # noqa: E402
@@ -134,24 +136,17 @@ def epochs(rounds, images):
             contestants[f"PyTorch, {name}"] = lambda name=name: peer.epoch(name)
     else:
         print(f"  PyTorch: not measured, {INTERPRETER.relative_to(ROOT)} is absent")
-    for run in ours.values():
-        run()  # compiles
-    times = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            times[name].append(run())
-    # Of neighbors in time, so that a drift of the machine cancels.
-    ratio = lambda a, b: round(float(np.median(np.divide(times[a], times[b]))), 3)
+    times = race(contestants, rounds, seconds=3600)
     return {
-        "seconds": {name: round(float(np.median(t)), 3) for name, t in times.items()},
+        "seconds": {name: round(median(times, name) / 1e3, 3) for name in times},
         "ratios": {
-            "PyTorch demo / ours": ratio("PyTorch, demo", "epoch") if peer else None,
-            "PyTorch in memory / ours": ratio("PyTorch, memory", "epoch") if peer else None,
-            "matrix products / ours": ratio("matrix products alone", "epoch"),
-            "matrix products and Adam / ours": ratio("matrix products and Adam", "epoch"),
-            "one sample / deterministic": ratio("epoch", "epoch, deterministic"),
+            "PyTorch demo / ours": ratio(times, "PyTorch, demo", "epoch") if peer else None,
+            "PyTorch in memory / ours": ratio(times, "PyTorch, memory", "epoch") if peer else None,
+            "matrix products / ours": ratio(times, "matrix products alone", "epoch"),
+            "matrix products and Adam / ours": ratio(times, "matrix products and Adam", "epoch"),
+            "one sample / deterministic": ratio(times, "epoch", "epoch, deterministic"),
             "one sample of zgr / deterministic": ratio(
-                "epoch, bernoulli/zgr", "epoch, deterministic"
+                times, "epoch, bernoulli/zgr", "epoch, deterministic"
             ),
         },
         "torch": peer and peer.version,
