@@ -99,13 +99,13 @@ def laws(name, shape=(65_536, 10)):
 
 def growth(name, sizes=(10_000, 100_000, 1_000_000, 10_000_000)):
     """Nanoseconds an entry, forward + backward, at each size, and those of a copy of the numbers
-    that a draw holds: its noise, or z where that is more. The growth of each is from its cheapest
+    that a draw holds: its noise, or z where that is more, so many times as it has them. The growth of each is from its cheapest
     size to the largest."""
     law, last = LAWS[name], 10 if LAWS[name].event else 1
+    # Ten noises a draw, or k sums a row, which at ten million entries say nothing more.
     many = 10 if name.endswith("/gumbel_rao") else 1
-    # Ten noises a draw, or k sums a row, at ten million entries say nothing more.
-    if many > 1 or name.startswith(("subsets/", "top_k/")):
-        sizes = sizes[:-1]
+    many = K if name.startswith(("subsets/", "top_k/")) else many
+    sizes = sizes[:-1] if many > 1 else sizes
     pairs = {}
     for size in sizes:
         args = arguments(law, (size // last, last) if law.event else (size,))
