@@ -99,8 +99,8 @@ def laws(name, shape=(65_536, 10)):
 
 def growth(name, sizes=(10_000, 100_000, 1_000_000, 10_000_000)):
     """Nanoseconds an entry, forward + backward, at each size, and those of a copy of the numbers
-    that a draw holds: its noise, or z where that is more, so many times as it has them. The growth of each is from its cheapest
-    size to the largest."""
+    that a draw holds: each of its noises, or sums, or z where that is more. The growth of each is
+    from its cheapest size to the largest."""
     law, last = LAWS[name], 10 if LAWS[name].event else 1
     # Ten noises a draw, or k sums a row, which at ten million entries say nothing more.
     many = 10 if name.endswith("/gumbel_rao") else 1
