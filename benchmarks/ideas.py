@@ -67,27 +67,35 @@ def double_cv(family, scale=0.5):
     return estimate
 
 
-def regression(family):
-    """quadratic, its coefficients fitted by least squares to the difference of the two values
-    instead of by the gradient of the variance."""
+def fitted(family, error):
+    """quadratic, its coefficients fitted by another error than the variance of the gradient; of the
+    values and slopes that remain at the two samples."""
 
     def estimate(key, f, logits, linear, factors):
         x = _surrogate.draw(key, logits, family, 2)
-        values = _surrogate.evaluate(f, x)
-        l, F, X = constants(logits, values, x)
+        values, slopes = _surrogate.evaluate_with_slopes(f, x)
+        l, F, V, X = constants(logits, values, slopes, x)
         of = parts(family, l, X)
         phi = jax.lax.stop_gradient((linear, factors))
 
-        def error(phi):
-            left = F - of(phi)[0]
-            return (left[0] - left[1]) ** 2
+        def of_rest(phi):
+            h, h_slopes, _ = of(phi)
+            return error(F - h, V - h_slopes)
 
         h, _, exact = of(phi)
         g = _surrogate.score(family, leave_one_out(F - h), X, l) + exact
         value = attach(jnp.mean(values), logits, g)
-        return attach(value, (linear, factors), jax.grad(error)(phi))
+        return attach(value, (linear, factors), jax.grad(of_rest)(phi))
 
     return estimate
+
+
+def of_difference(left, slopes):
+    return (left[0] - left[1]) ** 2
+
+
+def of_slopes(left, slopes):
+    return jnp.sum(slopes**2)
 
 
 def antithetic(family):
@@ -156,7 +164,8 @@ IDEAS = {
     "quadratic": lambda family: functools.partial(control_variates.quadratic, family=family),
     "double_cv on the rest, scale 1/2": double_cv,
     "double_cv on the rest, scale 1": functools.partial(double_cv, scale=1.0),
-    "least squares instead of variance": regression,
+    "fitted to the difference of f": functools.partial(fitted, error=of_difference),
+    "fitted to the slopes of f": functools.partial(fitted, error=of_slopes),
     "antithetic pairs": antithetic,
     "two different samples": without_replacement,
 }
