@@ -12,6 +12,7 @@ from oracles import (
     close,
     functions,
 )
+from rows import ROWS
 
 from relaxjax import Family, audit, bernoulli, categorical, estimator, families, score
 from relaxjax.catalog import ESTIMATORS
@@ -69,7 +70,8 @@ def test_biased_rows(name):
     assert np.any(np.abs(result.z) > 8), f"\n{result}"
 
 
-@pytest.mark.parametrize("name", ENUMERABLE)
+@pytest.mark.optimized
+@pytest.mark.parametrize("name", [name for name in ROWS if name in ENUMERABLE])
 def test_chunks_add_up(name):
     """Oracle: one vmap of all keys; jaxlib has returned wrong numbers inside loops of chunks."""
     estimate, family, logits = setup(name)
