@@ -224,11 +224,13 @@ def largest_z(law, estimator, num_draws=200_000):
     return np.max(np.abs(result.z))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("law, estimator", [(law, e) for law in RIGHT for e in RIGHT[law]])
 def test_the_right_ones_of_this_file_pass(law, estimator):
     assert largest_z(law, estimator) < 5.5
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_estimators_are_caught(name):
     law, estimator, mistake = WRONG[name]
@@ -246,6 +248,7 @@ def vimco(key, log_w, l, *, left_in):
     return carry(L, l, (L - jax.nn.logsumexp(M, axis=1) + np.log(K)) @ (x - p[None]))
 
 
+@pytest.mark.once
 def test_vimco_by_the_family_of_three_samples():
     """E of the bound is that of a function of three joint samples with one l."""
     wide = lambda l: jnp.broadcast_to(l, (3, *l.shape))

@@ -400,6 +400,7 @@ def test_gaussian_expectations(f, value, dmean, dscale):
         close(np.sum(actual), expected, rtol=1e-9, atol=1e-8 if f == "square" else 0)
 
 
+@pytest.mark.once
 def test_hard_concrete_expectations():
     """Oracle: the reference; for the stretch, differences of E[z] by the same quadrature."""
 
