@@ -12,8 +12,9 @@ demo: $(VENV)/.examples
 	$(BIN)/python examples/discrete_vae.py
 
 test: check
-	$(BIN)/python -m pytest -n auto --durations=20
-	RELAXJAX_X64=0 $(BIN)/python -m pytest -n auto -m "not once" tests/test_contract.py
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=20 -m "not optimized"
+	RELAXJAX_OPTIMIZED=1 $(BIN)/python -m pytest -n auto -m optimized
+	RELAXJAX_OPTIMIZED=1 RELAXJAX_X64=0 $(BIN)/python -m pytest -n auto -m "not once" tests/test_contract.py
 	$(BIN)/python -m pytest --doctest-modules src
 
 check: $(VENV)/.dev

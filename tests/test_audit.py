@@ -12,6 +12,7 @@ from oracles import (
     close,
     functions,
 )
+from rows import ROWS
 
 from relaxjax import Family, audit, bernoulli, categorical, estimator, families, score
 from relaxjax.catalog import ESTIMATORS
@@ -69,7 +70,8 @@ def test_biased_rows(name):
     assert np.any(np.abs(result.z) > 8), f"\n{result}"
 
 
-@pytest.mark.parametrize("name", ENUMERABLE)
+@pytest.mark.optimized
+@pytest.mark.parametrize("name", [name for name in ROWS if name in ENUMERABLE])
 def test_chunks_add_up(name):
     """Oracle: one vmap of all keys; jaxlib has returned wrong numbers inside loops of chunks."""
     estimate, family, logits = setup(name)
@@ -222,11 +224,13 @@ def largest_z(law, estimator, num_draws=200_000):
     return np.max(np.abs(result.z))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("law, estimator", [(law, e) for law in RIGHT for e in RIGHT[law]])
 def test_the_right_ones_of_this_file_pass(law, estimator):
     assert largest_z(law, estimator) < 5.5
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_estimators_are_caught(name):
     law, estimator, mistake = WRONG[name]
@@ -244,6 +248,7 @@ def vimco(key, log_w, l, *, left_in):
     return carry(L, l, (L - jax.nn.logsumexp(M, axis=1) + np.log(K)) @ (x - p[None]))
 
 
+@pytest.mark.once
 def test_vimco_by_the_family_of_three_samples():
     """E of the bound is that of a function of three joint samples with one l."""
     wide = lambda l: jnp.broadcast_to(l, (3, *l.shape))

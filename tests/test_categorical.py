@@ -257,6 +257,7 @@ def test_conditional_draw_has_the_law_of_rejection(i):
         assert stats.ks_2samp(kept @ statistic, ours @ statistic).pvalue > SIGNIFICANCE
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "temperature, mean, error",
     [(0.5, (0.20721, 0.01605, -0.22326), 1.1e-4), (1.0, (0.15189, 0.02231, -0.17421), 7e-5)],

@@ -18,16 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rows import FEW, ROWS
 from scipy import stats
 
 import relaxjax
 from relaxjax.catalog import ESTIMATORS
 
-ROWS = sorted(ESTIMATORS)
-if os.environ.get("RELAXJAX_ROWS") == "few":
-    # One row of each law and kind, for another JAX: the others share its code.
-    ROWS = list({(name.split("/")[0], ESTIMATORS[name].kind): name for name in ROWS}.values())
 X64 = jax.config.jax_enable_x64
+# All rows as users compile them in float32, and a few in every dtype.
+pytestmark = [pytest.mark.optimized] if FEW or not X64 else []
 DTYPE = "float64" if X64 else "float32"
 TOLERANCE = 1e-10 if X64 else 2e-4
 DTYPES = ["bfloat16", "float16", "float64"] if X64 else ["float32"]
@@ -270,7 +269,8 @@ for name, row in relaxjax.catalog.ESTIMATORS.items():
         differ.append(name)
 print(json.dumps([len(jax.devices()), differ]))
 """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     run = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )

@@ -490,6 +490,7 @@ def everything(logits, tril, temperature):
     return values
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_rounding_at_the_end(dtype):
     """Oracle: the same calls in float32, rounded; the cotangents too."""

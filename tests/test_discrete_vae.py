@@ -59,6 +59,7 @@ def test_a_run(argv, main, tmp_path, capsys):
     assert metrics["evaluations"] == 30 * 1500
 
 
+@pytest.mark.once
 def test_the_config_file_reruns(main, tmp_path):
     """Oracle: the first run's metrics and checkpoint digests, but for the seconds."""
     argv = ["--epochs", 2, "--estimator", "bernoulli/concrete", "--set", "temperature=0.7"]

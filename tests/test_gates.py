@@ -400,6 +400,7 @@ def test_gaussian_expectations(f, value, dmean, dscale):
         close(np.sum(actual), expected, rtol=1e-9, atol=1e-8 if f == "square" else 0)
 
 
+@pytest.mark.once
 def test_hard_concrete_expectations():
     """Oracle: the reference; for the stretch, differences of E[z] by the same quadrature."""
 
@@ -480,6 +481,7 @@ def test_everything_is_finite_at_the_extremes(dtype):
                 assert x.dtype == dtype and bool(jnp.all(jnp.isfinite(x)))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "function",
     [

@@ -8,6 +8,8 @@ from scipy import special, stats
 
 from relaxjax import _numerics
 
+pytestmark = pytest.mark.optimized
+
 KEY = jax.random.key(3)
 WORDS = 2**32
 

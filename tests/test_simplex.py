@@ -439,6 +439,7 @@ def test_everything_is_finite_at_the_extremes(dtype):
                 assert x.dtype == dtype and bool(jnp.all(jnp.isfinite(x)))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "function",
     [

@@ -463,6 +463,7 @@ def test_shape_is_that_of_the_batch():
     close(actual, expected, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_rounding_at_the_end(dtype):
     """Oracle: the same calls in float32, rounded; the cotangents too."""

@@ -437,6 +437,7 @@ def everything(logits, k, temperature):
     return results
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_rounding_at_the_end(dtype):
     """Oracle: the same calls in float32, rounded; the cotangents too."""

@@ -244,6 +244,7 @@ def unkilled(tmp_path_factory):
     return tmp_path_factory.mktemp("unkilled") / "run", []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("i", range(KILLS) if FULL else [1])
 def test_kill_9(i, launch, unkilled, tmp_path):
     """Oracle: the run that nobody killed. At any moment, from the first import to the last file;

@@ -71,6 +71,7 @@ def test_devices(devices, launch, alone, plain_jax, tmp_path):
     np.testing.assert_allclose(numbers(tmp_path / "run"), whole(launch, alone), rtol=1e-5)
 
 
+@pytest.mark.once
 def test_a_batch_that_devices_cannot_share(launch, tmp_path):
     process = launch("--batch-size", 100, "--run-dir", tmp_path / "run", devices=8)
     _, err = process.communicate()
@@ -104,6 +105,7 @@ def test_two_processes(launch, alone, plain_jax, tmp_path, monkeypatch):
     np.testing.assert_allclose(numbers(tmp_path / "run"), whole(launch, alone), rtol=1e-5)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("victim", [0, 1] if FULL else [1])
 def test_a_dead_process_ends_the_run(victim, launch, plain_jax, tmp_path):
     """Within a minute, with an error; one process alone goes on from where the two were."""

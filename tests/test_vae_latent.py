@@ -17,7 +17,7 @@ from vae_fixtures import FULL, plain_jax_fixture, task  # noqa: E402, F401
 from relaxjax.catalog import ESTIMATORS  # noqa: E402
 from vae import evaluate, latent, model  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("plain_jax")
+pytestmark = [pytest.mark.usefixtures("plain_jax"), pytest.mark.once]
 
 
 # Each law's variables as (values, params -> log-probabilities), one variable at a time, and how a

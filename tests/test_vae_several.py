@@ -94,6 +94,7 @@ def test_schedules(kind, programs):
     assert [program._cache_size() for program in programs] == [1, 1, 1]
 
 
+@pytest.mark.once
 def test_a_sweep(main, tmp_path, capsys):
     argv = ["--epochs", 2, "--latent", 4, "--estimator", "bernoulli/concrete"]
     argv += ["--sweep", "temperature=0.25:1:3", "--seeds", 2]
@@ -109,6 +110,7 @@ def test_a_sweep(main, tmp_path, capsys):
         assert 10 < score < 60 and f"{score:8.3f} nats" in out
 
 
+@pytest.mark.once
 def test_a_comparison(main, tmp_path, monkeypatch, capsys):
     """Stopped in its second run and resumed; oracle: the run of each estimator alone."""
     names = ["bernoulli/concrete", "bernoulli/zgr"]
