@@ -61,7 +61,7 @@ def leaderboard(rows):
                 axis.text(0.99, y, f"{text}, {x:,} calls", fontsize=8, **right)
             else:
                 style = {"color": COLORS[kind], "marker": MARKERS[kind], "ms": 5, "capsize": 2}
-                axis.errorbar(x, y, row["standard_error"], **style)
+                axis.errorbar(x, y, None if y == top else row["standard_error"], **style)
                 points.append((x, y, text, COLORS[kind]))
         calls = sorted({x for x, *_ in points})
         axis.set(title=board, ylabel="-ELBO, nats (lower is better)")

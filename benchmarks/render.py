@@ -58,6 +58,7 @@ SLOPE = (
 EXPLANATIONS = {
     "bernoulli/concrete": SLOPE,
     "bernoulli/straight_through": SLOPE,
+    "bernoulli/stochastic_times_smooth": "It has no temperature: the program is the one without.",
 }
 
 
@@ -148,6 +149,10 @@ def speed_page(speed):
     )
     pair = lambda v: "{} ({})".format(*v) if isinstance(v, list) else cell(v)
     parts.append(figures(part("growth"), "row", pair))
+    parts.append(
+        "A copy of half a million numbers (subsets at 100,000) still is half dispatch, which makes "
+        "its own growth smaller than it is."
+    )
     parts.append("Nanoseconds an entry, forward + backward, 655,360 entries, by length of a row:")
     parts.append(figures(part("classes"), "row"))
     parts.append(
@@ -183,6 +188,9 @@ def training_page(training):
         f"Ratios, also of 16 temperatures in one program over {sweep['epochs']} epochs of digits, "
         f"and of checkpoints ({saves['saves']} in {saves['seconds']} s of training):",
         table(["", "ratio"], ratios),
+        "Beside its products an epoch has Adam, which streams seven arrays of the matrices' size, "
+        "and some thirty loops over a batch (softplus, noise, gathers), most too small for two "
+        "cores.",
     ]
 
 
@@ -202,10 +210,10 @@ def board_page(board):
         "is the distance from the reference run in combined standard errors."
     )
     parts.append("![-ELBO against calls of f](../benchmarks/results/leaderboard.png)")
-    seconds = round(sum(row["seconds"] for row in board["rows"]))
     parts.append(
         "In the picture ST is straight_through, and a row at the upper edge lies above it, at its "
-        f"number. Rows train in parallel, one per core; their own seconds sum to {seconds:,}."
+        "number: the samples of `logit_concrete`, `log_gumbel_softmax` and "
+        "`stochastic_times_smooth` are no bits or one-hots, of which the score is."
     )
     for name in dict.fromkeys(row["board"] for row in board["rows"]):
         rows = sorted(
