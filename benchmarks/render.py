@@ -156,6 +156,11 @@ def speed_page(speed):
     parts.append("Nanoseconds an entry, forward + backward, 655,360 entries, by length of a row:")
     parts.append(figures(part("classes"), "row"))
     parts.append(
+        "Temporary bytes of forward + backward of one row of n items, over those of n k numbers; "
+        "what does not grow with n or k is O(n k):"
+    )
+    parts.append(figures(part("memory"), "row"))
+    parts.append(
         "Every row in `value_and_grad` at 4,096 x 10 (`exact` and `unordered_set` at 10, "
         "`indecater` at 64 x 10), f a sum: time over as many random bits; bytes that the backward "
         "pass keeps, and temporary bytes of the whole, over those of logits; seconds to compile; "

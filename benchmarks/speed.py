@@ -20,7 +20,7 @@ import relaxjax
 from _common import digest, modules, read, write
 from _race import forward_backward, median, race, ratio
 from laws import LAWS, K
-from relaxjax import _numerics, categorical
+from relaxjax import _numerics, categorical, subsets, top_k
 from relaxjax.catalog import ESTIMATORS
 from subset_marginals import FORMULATIONS, both
 
@@ -142,6 +142,21 @@ def classes(name, counts=(2, 4, 16, 64, 512, 4096), entries=655_360):
         args = arguments(LAWS[name], (entries // n, n))
         contestants = {"ours": (forward_backward(LAWS[name].ours, "params"), args)}
         figures[str(n)] = nanoseconds(race(contestants, 7, seconds=0.5), "ours", entries)
+    show(name, figures)
+    return figures
+
+
+def memory(name, sizes=((1_000, 10), (1_000, 100), (10_000, 10), (10_000, 100))):
+    """Temporary bytes of forward + backward of one row of n items, over those of n k numbers."""
+    sampler = {"top_k": top_k, "subsets": subsets}[name.split("/")[0]]
+    figures = {}
+    for n, k in sizes:
+        law = LAWS[name]._replace(
+            ours=lambda key, l, t, k=k: getattr(sampler, name.split("/")[1])(key, l, k)
+        )
+        compiled = jax.jit(forward_backward(law.ours, "params")).lower(*arguments(law, (n,)))
+        held = compiled.compile().memory_analysis().temp_size_in_bytes
+        figures[f"{k} of {n:,}"] = round(held / (4 * n * k), 2)
     show(name, figures)
     return figures
 
@@ -282,6 +297,7 @@ PARTS = {
         # A row of the correlated ones has D^2 numbers by its nature.
         of_rows(n for n, law in LAWS.items() if law.event and "correlated" not in n),
     ),
+    "memory": (memory, of_rows(n for n in LAWS if n.startswith(("subsets/", "top_k/")))),
     "rows": (rows, of_rows(ESTIMATORS)),
     "hard_draws": (lambda _: hard_draws(), {"all": ["_numerics", "categorical"]}),
     "subset_marginals": (lambda _: subset_marginals(), {"all": ["_numerics", "subsets"]}),
