@@ -221,9 +221,8 @@ _straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
 
 # ------------------------------------------------------------------------------------ the chain
 
-
 # Arrays lie here with the items along the first axis, and sums over it are products with ones: on
-# two cores of a CPU a reduction takes up to ten times as long.
+# two cores of a CPU reductions take several times as long.
 
 
 @functools.partial(jax.jit, static_argnums=1)
