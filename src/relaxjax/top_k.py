@@ -161,7 +161,7 @@ def relaxed(key, logits, k, *, temperature=0.5, shape=None):
       the temperature falls.
     Gradient: exact, in logits and temperature. Near ties of y it grows as (2 / temperature)^k.
     Bias: none for E[f(z)] under this law; biased for E[f] of the k-hot.
-    Cost: O(n k) time and memory: a and q of every draw are kept.
+    Cost: O(n k) time; y alone is kept, the backward pass draws again from it, with O(n k) memory.
     Source: Plotz and Roth 2018, arXiv:1810.12575; Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
@@ -176,12 +176,12 @@ def _relaxed(noise, logits, k, temperature):
 
 
 def _relaxed_fwd(noise, logits, k, temperature):
-    z, draws = _chain(logits + noise, k, temperature)
-    return z, (draws, temperature)
+    return _relaxed(noise, logits, k, temperature), (logits + noise, temperature)
 
 
 def _relaxed_bwd(k, residuals, g):
-    return None, *_chain_back(*residuals, g)
+    y, temperature = residuals
+    return None, *_chain_back(_chain(y, k, temperature)[1], temperature, g)
 
 
 _relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
@@ -194,7 +194,7 @@ def straight_through(key, logits, k, *, temperature=0.5, shape=None):
       at every temperature.
     Gradient: that of `relaxed` in logits; 0 in temperature, on which the law does not depend.
     Bias: present even for linear f.
-    Cost: as `relaxed`, but y alone is kept: the backward pass draws q from it.
+    Cost: as `relaxed`.
     Source: Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
