@@ -48,6 +48,7 @@ def three_at_once(estimate, shape):
 
 
 @pytest.mark.once
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", UNBIASED)
 def test_unbiased_rows(name):
     """A million draws; linear, quadratic and a random network."""
