@@ -4,13 +4,13 @@ import math
 import pathlib
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.isotonic import isotonic_regression
 
 from relaxjax.catalog import ESTIMATORS
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 COLORS = {"pathwise": "tab:blue", "score": "tab:red", "exact": "black"}
@@ -20,13 +20,12 @@ MARKERS = {"pathwise": "o", "score": "s", "exact": "D"}
 def speed(laws):
     """A dot for the median and a bar between the quartiles of each row, over each unit."""
     units = {"over noise": "its own noise", "over plain": "plain autodiff"}
-    median_of = lambda name: np.broadcast_to(laws[name]["over noise"], 3)[0]
-    names = sorted(laws, key=median_of, reverse=True)
+    names = sorted(laws, key=lambda name: laws[name]["over noise"], reverse=True)
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 7), sharey=True, layout="constrained")
     for axis, (unit, title) in zip(axes, units.items(), strict=True):
         for i, name in enumerate(names):
             if unit in laws[name]:
-                median, low, high = np.broadcast_to(laws[name][unit], 3)
+                median, low, high = laws[name][unit]
                 axis.plot([low, high], [i, i], color=COLORS["pathwise"], lw=4, alpha=0.4)
                 axis.plot(median, i, "o", color=COLORS["pathwise"], ms=4)
         axis.axvline(1, color="black", lw=0.8)

@@ -247,12 +247,12 @@ def main():
         asked = {**row._asdict(), "epochs": args.epochs, "code": digest(modules(row.estimator))}
         asked = json.loads(json.dumps(asked))  # as JSON has it, to be found again
         old = next((old for old in done if asked.items() <= old.items()), None)
+        asked["reference"] = reference
         if old:
-            results[i] = old | {"reference": reference}
+            results[i] = old | asked
             print(line(results[i]), flush=True)
         else:
-            job = functools.partial(run, row, args.epochs)
-            waiting[i] = lambda a=asked, r=reference, job=job: a | job() | {"reference": r}
+            waiting[i] = lambda asked=asked, row=row: asked | run(row, args.epochs)
     for i, result in together(waiting):
         results[i] = result
         new = [results[i] for i in sorted(results)]

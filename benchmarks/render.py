@@ -1,6 +1,7 @@
 """Write docs/benchmarks.md and its pictures from benchmarks/results."""
 
 import json
+import math
 import pathlib
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -82,18 +83,13 @@ def losses(speed):
     for key, row in rows_of(speed["original"]).items():
         if isinstance(row, dict):
             name, entries = key.split(", ")
-            median, low, high = quartiles(row["times as fast"])
+            median, low, high = row["times as fast"]
             over.setdefault(name, {})[f"the original, {entries}"] = [1 / median, 1 / high, 1 / low]
     lost = {
-        name: {peer: v for peer, v in row.items() if quartiles(v)[0] > 1.05 and quartiles(v)[1] > 1}
+        name: {peer: v for peer, v in row.items() if v[0] > 1.05 and v[1] > 1}
         for name, row in over.items()
     }
     return {name: row for name, row in lost.items() if row}
-
-
-def quartiles(value):
-    """Median, low and high; a figure that has no spread is all three."""
-    return value if isinstance(value, list) else [value] * 3
 
 
 def speed_page(speed):
@@ -150,8 +146,8 @@ def speed_page(speed):
     pair = lambda v: "{} ({})".format(*v) if isinstance(v, list) else cell(v)
     parts.append(figures(part("growth"), "row", pair))
     parts.append(
-        "A copy of half a million numbers (subsets at 100,000) still is half dispatch, which makes "
-        "its own growth smaller than it is."
+        "A small copy is mostly dispatch, which makes its growth (that of subsets, from 100,000 "
+        "entries on) smaller than that of its memory."
     )
     parts.append("Nanoseconds an entry, forward + backward, 655,360 entries, by length of a row:")
     parts.append(figures(part("classes"), "row"))
@@ -193,9 +189,8 @@ def training_page(training):
         f"Ratios, also of 16 temperatures in one program over {sweep['epochs']} epochs of digits, "
         f"and of checkpoints ({saves['saves']} in {saves['seconds']} s of training):",
         table(["", "ratio"], ratios),
-        "Beside its products an epoch has Adam, which streams seven arrays of the matrices' size, "
-        "and some thirty loops over a batch (softplus, noise, gathers), most too small for two "
-        "cores.",
+        "Beside its products an epoch has Adam, which is bound by memory and divisions, and many "
+        "loops over a batch (softplus, noise, gathers) that are too small for two cores.",
     ]
 
 
@@ -206,6 +201,11 @@ def settings(row):
     if network:
         parts.append(f"{network[0]} factors" if network[0] else "linear part")
     return ", ".join(parts) or "-"
+
+
+def apart(a, a_error, b, b_error):
+    """a - b in combined standard errors."""
+    return f"{(a - b) / math.hypot(a_error, b_error):.1f}"
 
 
 def board_page(board):
@@ -230,9 +230,8 @@ def board_page(board):
             reference, z = "-", "-"
             if r["reference"]:
                 mean, error = r["reference"]
-                combined = (error**2 + r["standard_error"] ** 2) ** 0.5
                 reference = f"{mean:.3f} +- {error:.3f}"
-                z = f"{(r['negative_elbo'] - mean) / combined:.1f}"
+                z = apart(r["negative_elbo"], r["standard_error"], mean, error)
             lines.append((f"`{r['estimator']}`", settings(r), r["evaluations"], own, reference, z))
         head = ["estimator", "settings", "calls of f", "-ELBO", "reference", "z"]
         parts += [f"### {name}", table(head, lines)]
@@ -299,14 +298,18 @@ def ideas_page(ideas):
     lines = []
     for row in ideas["rows"]:
         peer = own[row["board"]]
-        combined = (row["standard_error"] ** 2 + peer["standard_error"] ** 2) ** 0.5
         lines.append(
             (
                 row["idea"],
                 row["board"],
                 row["largest z of the bias"],
                 f"{row['negative_elbo']:.3f} +- {row['standard_error']:.3f}",
-                f"{(peer['negative_elbo'] - row['negative_elbo']) / combined:.1f}",
+                apart(
+                    peer["negative_elbo"],
+                    peer["standard_error"],
+                    row["negative_elbo"],
+                    row["standard_error"],
+                ),
             )
         )
     return [*parts, table(["idea", "board", "z of the bias", "-ELBO", "ahead"], lines)]

@@ -17,11 +17,12 @@ import jax
 import numpy as np
 import optax
 
+from _common import digest, write
+from _peers import INTERPRETER
+from _race import median, race, ratio
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
-from _common import digest, write  # noqa: E402
-from _peers import INTERPRETER  # noqa: E402
-from _race import median, race, ratio  # noqa: E402
 from vae import latent, runtime, train  # noqa: E402
 from vae.checkpoint import Checkpoints  # noqa: E402
 from vae.model import Method, reconstruction_loss  # noqa: E402

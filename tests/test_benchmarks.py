@@ -58,7 +58,7 @@ def test_rows_that_lose_are_explained():
     assert not unknown, f"explain in benchmarks/render.py: {', '.join(unknown)}"
 
 
-@pytest.mark.parametrize("name", ["toys", "training"])
+@pytest.mark.parametrize("name", ["ideas", "toys", "training"])
 def test_others_are_of_this_code(name):
     found = results(name)
     digest = script("_common").digest(found["modules"])
