@@ -56,23 +56,41 @@ def _processor():
 
 
 def modules(estimator):
-    """The modules of relaxjax that a row of the catalog runs."""
+    """The modules of relaxjax whose functions a row of the catalog calls."""
     law, method = estimator.split("/")
     if ESTIMATORS[estimator].kind == "pathwise":
-        return [law, "_numerics"]
-    rule = "control_variates" if hasattr(control_variates, method) else "score"
-    return [law, "_numerics", "_surrogate", "families", rule]
+        return [law]
+    return [law, "control_variates" if hasattr(control_variates, method) else "score"]
 
 
 def digest(names):
-    """Of these modules' code, without comments, docstrings and white space.
+    """Of the code of these modules and of those that they import, without comments, docstrings and
+    white space.
 
     A result keeps that of what it measured: where the code has changed since, it is stale.
     """
     total = hashlib.sha256()
-    for name in sorted(set(names)):
+    for name in sorted(_with_imports(names)):
         total.update(f"{name}:{_code(name)}".encode())
     return total.hexdigest()[:16]
+
+
+def _with_imports(names):
+    found, new = set(), set(names)
+    while new:
+        found |= new
+        new = set().union(*map(_imports, new)) - found
+    return found
+
+
+@functools.cache
+def _imports(name):
+    """The modules of relaxjax, but not of its subpackages, that one of them imports."""
+    found = set()
+    for node in ast.walk(ast.parse((SOURCES / f"{name}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "relaxjax":
+            found.update(node.module.split(".")[1:] or [alias.name for alias in node.names])
+    return {found for found in found if (SOURCES / f"{found}.py").exists()}
 
 
 @functools.cache

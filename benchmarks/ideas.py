@@ -21,7 +21,7 @@ from relaxjax._surrogate import attach, attach_variance, constants
 from relaxjax.score import leave_one_out
 
 FAMILIES = {"12 bits": bernoulli.family, "8x4": categorical.family}
-MODULES = ["_numerics", "_surrogate", "bernoulli", "categorical", "control_variates", "score"]
+MODULES = ["control_variates", "score"]
 
 
 def parts(family, l, X):

@@ -272,24 +272,13 @@ def original():
     return results
 
 
-def measured(name):
-    """The modules that a row runs: its own, and those that they call."""
-    calls = {"counts": "categorical", "control_variates": "score"}
-    return modules(name) + [called for module, called in calls.items() if module in modules(name)]
-
-
 def of_rows(names):
-    return {name: measured(name) for name in names}
+    return {name: modules(name) for name in names}
 
 
-EVERY_LAW = sorted({name.split("/")[0] for name in LAWS})
-SCORES = ["_surrogate", "control_variates", "families", "score"]
 # Each part, and for each of its rows, or for all of it, the modules whose code it measures.
 PARTS = {
-    "importing": (
-        lambda _: importing(),
-        {"all": [*EVERY_LAW, *SCORES, "_numerics", "audit", "catalog", "__init__"]},
-    ),
+    "importing": (lambda _: importing(), {"all": ["__init__"]}),
     "laws": (laws, of_rows(LAWS)),
     "growth": (growth, of_rows(LAWS)),
     "classes": (
@@ -299,9 +288,9 @@ PARTS = {
     ),
     "memory": (memory, of_rows(n for n in LAWS if n.startswith(("subsets/", "top_k/")))),
     "rows": (rows, of_rows(ESTIMATORS)),
-    "hard_draws": (lambda _: hard_draws(), {"all": ["_numerics", "categorical"]}),
-    "subset_marginals": (lambda _: subset_marginals(), {"all": ["_numerics", "subsets"]}),
-    "original": (lambda _: original(), {"all": ["_numerics", "bernoulli", "gates"]}),
+    "hard_draws": (lambda _: hard_draws(), {"all": ["categorical"]}),
+    "subset_marginals": (lambda _: subset_marginals(), {"all": ["subsets"]}),
+    "original": (lambda _: original(), {"all": ["bernoulli", "gates"]}),
 }
 
 

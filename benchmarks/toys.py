@@ -19,7 +19,7 @@ from _common import digest, write
 from relaxjax import bernoulli, categorical, control_variates, score
 
 BITS = {"family": bernoulli.family}
-MODULES = ["_numerics", "_surrogate", "bernoulli", "categorical", "control_variates", "score"]
+MODULES = ["control_variates", "score"]
 
 
 def train(loss, params, learning_rate, keys):

@@ -30,7 +30,7 @@ from vae.model import Method, reconstruction_loss  # noqa: E402
 IMAGES, PIXELS, HIDDEN, BITS, BATCH = 60_000, 784, 400, 20, 128
 STEPS = IMAGES // BATCH
 ESTIMATOR = "bernoulli/straight_through"  # that of the peers
-MODULES = ["_numerics", "bernoulli"]
+MODULES = ["bernoulli"]
 
 
 class Deterministic(Method):

@@ -1,4 +1,4 @@
-"""Argument checks, noise, and every log, exp and division that can go wrong.
+"""Noise, and every log, exp and division that can go wrong.
 
 Estimators compute in float32 or wider ("wide") and round once, at the end; noise is drawn wide too,
 since a bfloat16 uniform takes 256 values.
@@ -19,29 +19,7 @@ once = jax.lax.optimization_barrier
 # slower than elementwise code (benchmarks/speed.py), and a GPU fuses either.
 SHORT = 16
 
-# ------------------------------------------------------------------------------------- arguments
-
-
-def describe(x):
-    return f"{x.dtype}{list(x.shape)}"
-
-
-def floats(name, x, event_ndim=0, least=1):
-    """x as a JAX array of floats with event_ndim axes or more, the last ones not below least."""
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"{name}: got {describe(x)}, need floats (float32, bfloat16, ...)")
-    if x.ndim < event_ndim or min(x.shape[x.ndim - event_ndim :], default=least) < least:
-        raise ValueError(f"{name}: got {describe(x)}, need shape (..., C) with C >= {least}")
-    return x
-
-
-def vector(name, x, least=1):
-    """x as a JAX array of floats (..., C), C >= least; one number alone is another type."""
-    x = floats(name, x)
-    if x.ndim == 0:
-        raise TypeError(f"{name}: got {describe(x)}, need shape (..., C) with C >= {least}")
-    return floats(name, x, 1, least)
+# ---------------------------------------------------------------------------------------- dtypes
 
 
 def widen(x):
@@ -52,114 +30,6 @@ def widest(*arrays):
     """The widest float dtype among the arrays, at least float32, without promotion."""
     dtypes = [widen(x).dtype for x in arrays]
     return functools.reduce(lambda a, b: a if jnp.finfo(a).bits >= jnp.finfo(b).bits else b, dtypes)
-
-
-def parameters(name, x, shape, event_ndim=0, least=1):
-    """x wide, its batch axes broadcast to shape (None keeps them), and the dtype to return."""
-    x = floats(name, x, event_ndim, least)
-    wide = widen(x)
-    if shape is not None:
-        split = x.ndim - event_ndim
-        batch, event = x.shape[:split], x.shape[split:]
-        try:
-            shape = tuple(operator.index(n) for n in shape)
-        except TypeError:
-            raise TypeError(f"shape: got {shape!r}, need a tuple of integers or None") from None
-        if not _broadcasts(batch, shape):
-            raise ValueError(
-                f"shape: got {shape}, need one that the batch shape {batch} of {name} broadcasts to"
-            )
-        wide = jnp.broadcast_to(wide, shape + event)
-    return wide, x.dtype
-
-
-def together(x, logits, event_ndim=0, name="z", other="logits", least=1):
-    """Two arrays in one wide dtype and one shape, and the dtype to return: that of logits."""
-    logits = floats(other, logits, event_ndim, least)
-    x = jnp.asarray(x)
-    dtype = widest(logits, *[x] * jnp.issubdtype(x.dtype, jnp.floating))
-    try:
-        shape = jnp.broadcast_shapes(x.shape, logits.shape)
-    except ValueError:
-        shape = None
-    if (
-        shape is None
-        or shape[len(shape) - event_ndim :] != logits.shape[logits.ndim - event_ndim :]
-    ):
-        raise ValueError(
-            f"{name}: got shape {list(x.shape)}, need one that broadcasts with {other}, "
-            f"{list(logits.shape)}"
-        )
-    wide = [jnp.broadcast_to(y.astype(dtype), shape) for y in (x, logits)]
-    return *wide, logits.dtype
-
-
-POSITIVE = "a positive number", lambda x: x > 0
-NONNEGATIVE = "a nonnegative number", lambda x: x >= 0
-ANY = "a finite number", lambda x: x == x
-
-
-def real(name, x, like, event_ndim=0, *, range=POSITIVE):
-    """A real hyperparameter in like's dtype, in the range POSITIVE, NONNEGATIVE or ANY.
-
-    A Python or NumPy number out of range raises; in a jax.Array, which may be traced, it becomes
-    NaN. A scalar stays one; another shape is broadcast to like's batch axes, with a trailing axis
-    of 1 for every event axis, so that both combine with like as they are.
-    """
-    need, holds = range
-    if not isinstance(x, jax.Array):
-        try:
-            value = np.asarray(x, np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: got {x!r}, need {need}") from None
-        if not np.all(np.isfinite(value) & holds(value)):
-            raise ValueError(f"{name}: got {x}, need {need}")
-    x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.complexfloating) or not jnp.issubdtype(x.dtype, jnp.number):
-        raise TypeError(f"{name}: got {describe(x)}, need {need}")
-    batch = like.shape[: like.ndim - event_ndim]
-    if x.ndim and not _broadcasts(x.shape, batch):
-        raise ValueError(f"{name}: got shape {x.shape}, need a scalar or the batch shape {batch}")
-    x = x.astype(like.dtype)
-    x = jnp.where(jnp.isfinite(x) & holds(x), x, jnp.nan)
-    return jnp.broadcast_to(x, batch).reshape(batch + (1,) * event_ndim) if x.ndim else x
-
-
-def count(name, n, least):
-    """A static count as an int: it sets a shape or a loop, so it cannot be traced."""
-    need = f"{name}: got {n!r}, need a static integer >= {least}"
-    try:
-        value = operator.index(n)
-    except TypeError:
-        raise TypeError(need) from None
-    if isinstance(n, bool):
-        raise TypeError(need)
-    if value < least:
-        raise ValueError(need)
-    return value
-
-
-def choice(k, n):
-    """k as a static int from 1 to n: so many of n items."""
-    k = count("k", k, 1)
-    if k > n:
-        raise ValueError(f"k: got {k}, need at most the number of items, {n}")
-    return k
-
-
-def scalar(value, name="f"):
-    """The value of f, refused unless it is one float: estimators differentiate it."""
-    value = jnp.asarray(value)
-    if value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"{name}: got a value {describe(value)}, need it to return a float scalar")
-    return value
-
-
-def _broadcasts(shape, target):
-    try:
-        return jnp.broadcast_shapes(shape, target) == tuple(target)
-    except ValueError:
-        return False
 
 
 # ------------------------------------------------------------------------------------------ noise
@@ -308,9 +178,20 @@ def softplus_sum(x):
     return jax.nn.softplus(x) + jax.nn.softplus(-x)
 
 
+@jax.custom_jvp
 def sigmoid_slope(x):
     """sigmoid'(x), without the cancellation of s (1 - s)."""
-    return jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)
+    e = jnp.exp(-jnp.abs(x))
+    r = 1 / (1 + e)
+    return e * r * r
+
+
+@sigmoid_slope.defjvp
+def _sigmoid_slope_jvp(primals, tangents):
+    # By itself a formula without |x|, whose derivative at 0 is not this one's.
+    (x,), (dx,) = primals, tangents
+    slope = sigmoid_slope(x)
+    return slope, -slope * jnp.tanh(x / 2) * dx
 
 
 def follow(value, logits):
@@ -332,6 +213,11 @@ def linear(x, log_p):
     return jnp.where(impossible & (x != 0), -jnp.inf, x * jnp.where(impossible, 0, log_p))
 
 
+def _mills(r):
+    """y Phi(-y) / phi(y) = 1 - r + 3 r^2 - 15 r^3 + ... at a large y, r = 1 / y^2."""
+    return functools.reduce(lambda acc, n: 1 - (2 * n - 1) * acc * r, range(7, 0, -1), 1.0)
+
+
 def log_ndtr(x):
     """log Phi(x), with a slope that is exact in the far tail too.
 
@@ -340,20 +226,17 @@ def log_ndtr(x):
     """
     far = x < {32: -10, 64: -20}[jnp.finfo(x.dtype).bits]
     y = jnp.where(far, x, -30)
-    series = functools.reduce(lambda acc, n: 1 - (2 * n - 1) * acc / (y * y), range(7, 0, -1), 1.0)
-    tail = -y * y / 2 - jnp.log(-y) - math.log(2 * math.pi) / 2 + jnp.log(series)
+    tail = -y * y / 2 - jnp.log(-y) - math.log(2 * math.pi) / 2 + jnp.log(_mills(1 / (y * y)))
     return jnp.where(far, tail, jax.scipy.special.log_ndtr(jnp.where(far, 0, x)))
 
 
 def _upper_tail(y):
     """Phi(-y) = exp(a) m at y >= 0, as a, m, and Phi(y)."""
     far = y > {32: 10, 64: 30}[jnp.finfo(y.dtype).bits]
-    # 1 - 1/y^2 + 3/y^4 - ..., where erfc underflows. Not by rsqrt: XLA's CPU code is slow with it.
+    # Where erfc underflows. Not by rsqrt: XLA's CPU code is slow with it.
     large = jnp.where(far, y, 30)
-    r = 1 / (large * large)
-    series = functools.reduce(lambda acc, n: 1 - (2 * n - 1) * acc * r, range(7, 0, -1), 1.0)
     near = once(jax.lax.erfc(y / math.sqrt(2)) / 2)
-    m = jnp.where(far, series / (math.sqrt(2 * math.pi) * large), near)
+    m = jnp.where(far, _mills(1 / (large * large)) / (math.sqrt(2 * math.pi) * large), near)
     return jnp.where(far, -y * y / 2, 0), m, jnp.where(far, 1, 1 - near)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics
+from relaxjax import _arguments, _numerics
 
 # -------------------------------------------------------------------------------- the scalar
 
@@ -71,7 +71,7 @@ def draw(key, params, family, num_samples):
 
 def evaluate(f, x):
     """f of each sample; it carries the gradient of what f closes over."""
-    return jax.vmap(lambda x: _numerics.scalar(f(x)))(x)
+    return jax.vmap(lambda x: _arguments.scalar(f(x)))(x)
 
 
 def evaluate_with_slopes(f, x):
@@ -81,7 +81,7 @@ def evaluate_with_slopes(f, x):
             f"family: got samples of {x.dtype}, need floats, in which f has a gradient; "
             "rloo needs none"
         )
-    values, slopes = jax.vmap(jax.value_and_grad(lambda x: _numerics.scalar(f(x))))(x)
+    values, slopes = jax.vmap(jax.value_and_grad(lambda x: _arguments.scalar(f(x))))(x)
     return values, jax.lax.stop_gradient(slopes)
 
 
@@ -115,11 +115,32 @@ def inner(v, delta):
 
 # -------------------------------------------------------------------------------------- the law
 
+# Event axes of the laws of independent variables.
+_EVENT_NDIM = {"bernoulli": 0, "categorical": 1}
+
 
 def score(family, a, x, params):
     """sum_k a_k s(x_k), s the gradient of log_prob in params: one pullback for all samples."""
     log_probs = jax.vmap(family.log_prob, (0, None))
     return jax.grad(lambda params: jnp.sum(a * log_probs(x, params)))(params)
+
+
+def log_probs(family, x, params):
+    """log_prob of every x, the same for all data: of independent variables by a product, which for
+    a support and a batch of data is several times as fast as the sums."""
+    event_ndim = _EVENT_NDIM.get(family.name)
+    if event_ndim is None:
+        return jax.vmap(family.log_prob, (0, None))(x, params)
+    x, params = _numerics.widen(x), _numerics.widen(params)
+    if event_ndim == 0:  # a bit as a class of two
+        x = jnp.stack([1 - x, x], axis=-1)
+        log_p = jnp.stack([jax.nn.log_sigmoid(-params), jax.nn.log_sigmoid(params)], axis=-1)
+    else:
+        log_p = jax.nn.log_softmax(params)
+    impossible = log_p == -jnp.inf
+    total = lambda v: jnp.tensordot(x.reshape(len(x), -1), v.ravel(), 1, precision="highest")
+    ruled_out = total(impossible.astype(x.dtype)) > 0
+    return jnp.where(ruled_out, -jnp.inf, total(jnp.where(impossible, 0, log_p)))
 
 
 def mean_and_pullback(family, params):
@@ -140,7 +161,7 @@ def needed(family, field):
 
 def independent(family, estimator):
     """The number of event axes of a law of independent bits or categoricals; others are refused."""
-    event_ndim = {"bernoulli": 0, "categorical": 1}.get(family.name)
+    event_ndim = _EVENT_NDIM.get(family.name)
     if event_ndim is None:
         raise ValueError(
             f"family: got {family.name} for {estimator}, need bernoulli.family or "

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics, score
+from relaxjax import _arguments, _numerics, score
 from relaxjax.families import Family
 
 # Draws of one compiled call. jaxlib 0.10.2 on CPU returns wrong numbers, silently, from a loop over
@@ -109,7 +109,7 @@ def measure(
     Errors: ValueError for another reference, for too few draws, for a family without a support
       where that is needed or with one too large (monte_carlo needs none).
     """
-    num_draws = _numerics.count("num_draws", num_draws, 2)
+    num_draws = _arguments.count("num_draws", num_draws, 2)
     params = jax.tree.map(jnp.asarray, params)
     if reference not in ("exact", "monte_carlo"):
         raise ValueError(f"reference: got {reference!r}, need 'exact' or 'monte_carlo'")

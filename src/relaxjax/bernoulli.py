@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics
+from relaxjax import _arguments, _numerics
 from relaxjax.families import Family, joint_support
 
 # ------------------------------------------------------------------------------------- the bit
@@ -33,7 +33,7 @@ def sample(key, logits, *, shape=None):
     Law: b ~ Bernoulli(p), exactly 0.0 or 1.0; P(b = 1) is exact to 2^-23 in float32.
     Gradient: 0.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
+    wide, dtype = _arguments.parameters("logits", logits, shape)
     return _draw(key, wide).astype(dtype)
 
 
@@ -57,7 +57,7 @@ def log_prob(x, logits):
       logits: log-odds.
     Returns the broadcast shape, in the dtype of logits; differentiable to any order.
     """
-    x, wide, dtype = _numerics.together(x, logits, name="x")
+    x, wide, dtype = _arguments.together(x, logits, name="x")
     ones = _numerics.linear(x, jax.nn.log_sigmoid(wide))
     zeros = _numerics.linear(1 - x, jax.nn.log_sigmoid(-wide))
     return (ones + zeros).astype(dtype)
@@ -65,12 +65,12 @@ def log_prob(x, logits):
 
 def mean(logits):
     """E[b] = sigmoid(logits), in the shape and dtype of logits."""
-    wide, dtype = _numerics.parameters("logits", logits, None)
+    wide, dtype = _arguments.parameters("logits", logits, None)
     return jax.nn.sigmoid(wide).astype(dtype)
 
 
 def _support(logits):
-    logits = _numerics.floats("logits", logits)
+    logits = _arguments.floats("logits", logits)
     return joint_support(np.array([0.0, 1.0]), logits.shape, logits.dtype)
 
 
@@ -95,8 +95,8 @@ def concrete(key, logits, *, temperature=0.5, shape=None):
     Source: Maddison et al. 2017, arXiv:1611.00712, appendix B; Jang et al. 2017, arXiv:1611.01144.
       Their alpha is exp(logits), lambda or tau is temperature.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
-    temperature = _numerics.real("temperature", temperature, wide)
+    wide, dtype = _arguments.parameters("logits", logits, shape)
+    temperature = _arguments.real("temperature", temperature, wide)
     noise = _numerics.logistic(key, wide.shape, wide.dtype)
     return _concrete(noise, wide, temperature).astype(dtype)
 
@@ -138,9 +138,9 @@ def concrete_log_prob(z, logits, *, temperature):
     Returns the broadcast shape, in the dtype of logits; differentiable in all three.
     Source: Maddison et al. 2017, arXiv:1611.00712, appendix B.
     """
-    z_dtype = _numerics.floats("z", z).dtype
-    z, wide, dtype = _numerics.together(z, logits)
-    temperature = _numerics.real("temperature", temperature, wide)
+    z_dtype = _arguments.floats("z", z).dtype
+    z, wide, dtype = _arguments.together(z, logits)
+    temperature = _arguments.real("temperature", temperature, wide)
     outside = (z < 0) | (z > 1)
     z = _numerics.interior(z, z_dtype)
     log_z, log_1z = jnp.log(z), jnp.log1p(-z)
@@ -162,8 +162,8 @@ def logit_concrete(key, logits, *, temperature=0.5, shape=None):
     Bias: none for E[f(y)] under this law; no estimate of E[f(b)].
     Source: Maddison et al. 2017, arXiv:1611.00712, appendix C.3.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
-    temperature = _numerics.real("temperature", temperature, wide)
+    wide, dtype = _arguments.parameters("logits", logits, shape)
+    temperature = _arguments.real("temperature", temperature, wide)
     noise = _numerics.logistic(key, wide.shape, wide.dtype)
     return _logit_concrete(noise, wide, temperature).astype(dtype)
 
@@ -195,9 +195,9 @@ def logit_concrete_log_prob(y, logits, *, temperature):
     Value: log temperature - sp(d) - sp(-d), d = temperature y - logits, sp the softplus.
     Args, returns and source: as `concrete_log_prob`, with y for z and nothing clamped.
     """
-    y = _numerics.floats("y", y)
-    y, wide, dtype = _numerics.together(y, logits, name="y")
-    temperature = _numerics.real("temperature", temperature, wide)
+    y = _arguments.floats("y", y)
+    y, wide, dtype = _arguments.together(y, logits, name="y")
+    temperature = _arguments.real("temperature", temperature, wide)
     return _logistic_log_density(y, wide, temperature).astype(dtype)
 
 
@@ -209,8 +209,8 @@ def concrete_kl(logits_q, logits_p):
     Args: logits_q, logits_p: log-odds, broadcast together.
     Returns nats, in the broadcast shape and the dtype of logits_p; differentiable to any order.
     """
-    _numerics.floats("logits_q", logits_q)
-    q, p, dtype = _numerics.together(logits_q, logits_p, name="logits_q")
+    _arguments.floats("logits_q", logits_q)
+    q, p, dtype = _arguments.together(logits_q, logits_p, name="logits_q")
     # inf - inf of two bits that are sure alike.
     x = jnp.where(jnp.isinf(q) & (q == p), 0, q - p)
     return _logistic_kl(x).astype(dtype)
@@ -238,7 +238,7 @@ def straight_through(key, logits, *, shape=None):
     Bias: none for f linear in each bit; second order otherwise.
     Source: Bengio, Leonard, Courville 2013, arXiv:1308.3432, section 5.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
+    wide, dtype = _arguments.parameters("logits", logits, shape)
     return _straight_through(_draw(key, wide), wide).astype(dtype)
 
 
@@ -269,7 +269,7 @@ def zgr(key, logits, *, shape=None):
     Source: Shekhovtsov 2023, "Cold analysis of Rao-Blackwellized straight-through Gumbel-softmax
       gradient estimator" (ZGR).
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
+    wide, dtype = _arguments.parameters("logits", logits, shape)
     return _zgr(_draw(key, wide), wide).astype(dtype)
 
 
@@ -300,8 +300,8 @@ def straight_through_concrete(key, logits, *, temperature=0.5, shape=None):
     Bias: present even for linear f; it falls with the temperature while the variance grows.
     Source: Jang et al. 2017, arXiv:1611.01144, section 2.2 (their tau is temperature).
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
-    temperature = _numerics.real("temperature", temperature, wide)
+    wide, dtype = _arguments.parameters("logits", logits, shape)
+    temperature = _arguments.real("temperature", temperature, wide)
     noise = _numerics.logistic(key, wide.shape, wide.dtype)
     return _straight_through_concrete(noise, wide, temperature).astype(dtype)
 
@@ -337,9 +337,9 @@ def gumbel_rao(key, logits, *, temperature=0.5, num_noise=10, shape=None):
     Args: num_noise: static integer >= 1.
     Source: Paulus, Maddison, Krause 2021, arXiv:2010.04838 (their K is num_noise, tau temperature).
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
-    temperature = _numerics.real("temperature", temperature, wide)
-    num_noise = _numerics.count("num_noise", num_noise, 1)
+    wide, dtype = _arguments.parameters("logits", logits, shape)
+    temperature = _arguments.real("temperature", temperature, wide)
+    num_noise = _arguments.count("num_noise", num_noise, 1)
     z = _gumbel_rao(_numerics.noise_key(key), _draw(key, wide), wide, temperature, num_noise)
     return jnp.asarray(z, dtype)
 
@@ -386,7 +386,7 @@ def stochastic_times_smooth(key, logits, *, shape=None):
     Source: Bengio, Leonard, Courville 2013, arXiv:1308.3432, section 4. Their rule keeps the first
       term alone, which is half the gradient of a linear f.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
+    wide, dtype = _arguments.parameters("logits", logits, shape)
     b = _draw_probability(key, _root(jax.lax.stop_gradient(wide)))
     return _stochastic_times_smooth(b, wide).astype(dtype)
 
@@ -429,8 +429,8 @@ def _root_log_probs(logits):
 
 def _stochastic_times_smooth_log_prob(z, logits):
     """Log-probability of 0 and of q, to whose rounding z may come; -inf elsewhere."""
-    z_dtype = _numerics.floats("z", z).dtype
-    z, wide, dtype = _numerics.together(z, logits)
+    z_dtype = _arguments.floats("z", z).dtype
+    z, wide, dtype = _arguments.together(z, logits)
     log_zero, log_q = _root_log_probs(wide)
     q = _root(wide)
     near = jnp.abs(z - q) <= 4 * float(jnp.finfo(z_dtype).eps) * q
@@ -468,11 +468,15 @@ def correlated_concrete(key, logits, correlation_tril, *, temperature=0.5, shape
     Source: Lee et al. 2022, "Self-supervision enhanced feature selection with correlated gates",
       with the logistic noise of Maddison et al. 2017, arXiv:1611.00712.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    tril = _correlation_factor(correlation_tril, wide)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    return _correlated(_correlated_concrete, key, logits, correlation_tril, temperature, shape)
+
+
+def _correlated(rule, key, logits, tril, temperature, shape):
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    tril = _correlation_factor(tril, wide)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     noise = _numerics.normal(key, wide.shape, wide.dtype)
-    return _correlated_concrete(noise, wide, tril, temperature).astype(dtype)
+    return rule(noise, wide, tril, temperature).astype(dtype)
 
 
 def _correlated_concrete(noise, logits, tril, temperature):
@@ -496,9 +500,9 @@ def _correlation_factor(tril, logits):
     """The factor in the dtype of logits; NaN where a jax.Array is none."""
     n = logits.shape[-1]
     need = f"need a lower triangular matrix {[n, n]} with rows of norm 1 within 1e-3"
-    x = _numerics.floats("correlation_tril", tril)
+    x = _arguments.floats("correlation_tril", tril)
     if x.shape != (n, n):
-        raise ValueError(f"correlation_tril: got {_numerics.describe(x)}, {need}")
+        raise ValueError(f"correlation_tril: got {_arguments.describe(x)}, {need}")
     wide = x.astype(logits.dtype)
     # NumPy's own arithmetic for what NumPy can decide, also inside a trace.
     xp, m = (jnp, wide) if isinstance(tril, jax.Array) else (np, np.asarray(tril, np.float64))
@@ -521,10 +525,10 @@ def correlated_concrete_log_prob(z, logits, correlation_tril, *, temperature):
     Returns the broadcast batch shape, in the dtype of logits; differentiable in all four.
     Source: Sklar's theorem; Song 2000, Scandinavian Journal of Statistics 27(2).
     """
-    z_dtype = _numerics.floats("z", z).dtype
-    z, wide, dtype = _numerics.together(z, logits, event_ndim=1)
+    z_dtype = _arguments.floats("z", z).dtype
+    z, wide, dtype = _arguments.together(z, logits, event_ndim=1)
     tril = _correlation_factor(correlation_tril, wide)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     outside = jnp.any((z < 0) | (z > 1), axis=-1)
     z = _numerics.interior(z, z_dtype)
     log_z, log_1z = jnp.log(z), jnp.log1p(-z)
@@ -563,11 +567,9 @@ def correlated_straight_through(key, logits, correlation_tril, *, temperature=0.
     Cost, args: as `correlated_concrete`.
     Source: as `correlated_concrete`.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    tril = _correlation_factor(correlation_tril, wide)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
-    noise = _numerics.normal(key, wide.shape, wide.dtype)
-    return _correlated_straight_through(noise, wide, tril, temperature).astype(dtype)
+    return _correlated(
+        _correlated_straight_through, key, logits, correlation_tril, temperature, shape
+    )
 
 
 def _correlated_straight_through(noise, logits, tril, temperature):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from relaxjax import (
+    _arguments,
     _numerics,
     bernoulli,
     categorical,
@@ -62,7 +63,7 @@ def _pathwise(
     sampler, family=None, *, discrete_forward=False, aliases=(), reference, **hyperparameters
 ):
     def estimate(key, f, logits, **hyperparameters):
-        return _numerics.scalar(f(sampler(key, logits, **hyperparameters)))
+        return _arguments.scalar(f(sampler(key, logits, **hyperparameters)))
 
     return Estimator(
         estimate=estimate,
@@ -80,7 +81,7 @@ def _pathwise(
 def _uncorrelated(sampler):
     def sample(key, logits, *, correlation_tril, **hyperparameters):
         if correlation_tril is None:
-            logits = _numerics.floats("logits", logits, event_ndim=1)
+            logits = _arguments.floats("logits", logits, event_ndim=1)
             correlation_tril = jnp.eye(logits.shape[-1], dtype=_numerics.widen(logits).dtype)
         return sampler(key, logits, correlation_tril, **hyperparameters)
 
@@ -89,7 +90,7 @@ def _uncorrelated(sampler):
 
 def _values(key, logits, *, values, **hyperparameters):
     if values is None:
-        logits = _numerics.floats("log_probs", logits, event_ndim=1)
+        logits = _arguments.floats("log_probs", logits, event_ndim=1)
         values = jnp.arange(logits.shape[-1], dtype=_numerics.widen(logits).dtype)
     return counts.generalized_gumbel_softmax(key, logits, values, **hyperparameters)
 
@@ -316,7 +317,7 @@ def _exact(key, f, logits, *, family):
 
 @functools.wraps(control_variates.quadratic)
 def _quadratic(key, f, logits, *, linear, **rest):
-    linear = jnp.zeros_like(_numerics.floats("logits", logits)) if linear is None else linear
+    linear = jnp.zeros_like(_arguments.floats("logits", logits)) if linear is None else linear
     return control_variates.quadratic(key, f, logits, linear=linear, **rest)
 
 

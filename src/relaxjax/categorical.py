@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics
+from relaxjax import _arguments, _numerics
 from relaxjax.families import Family, joint_support
 
 # --------------------------------------------------------------------------------- the one-hot
@@ -38,7 +38,7 @@ def sample(key, logits, *, shape=None):
       C = 1,000, 1e-3 at C = 50,000, and a class below 1e-7 may never be drawn.
     Gradient: 0.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     return _draw(key, wide).astype(dtype)
 
 
@@ -77,18 +77,18 @@ def log_prob(x, logits):
       logits: (..., C).
     Returns the broadcast batch shape, in the dtype of logits; differentiable to any order.
     """
-    x, wide, dtype = _numerics.together(x, logits, event_ndim=1, name="x")
+    x, wide, dtype = _arguments.together(x, logits, event_ndim=1, name="x")
     return jnp.sum(_numerics.linear(x, jax.nn.log_softmax(wide)), axis=-1).astype(dtype)
 
 
 def mean(logits):
     """E[d] = softmax(logits), in the shape and dtype of logits."""
-    wide, dtype = _numerics.parameters("logits", logits, None, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
     return _numerics.softmax(wide).astype(dtype)
 
 
 def _support(logits):
-    logits = _numerics.floats("logits", logits, event_ndim=1)
+    logits = _arguments.floats("logits", logits, event_ndim=1)
     return joint_support(np.eye(logits.shape[-1]), logits.shape[:-1], logits.dtype)
 
 
@@ -114,8 +114,8 @@ def gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
     Source: Maddison et al. 2017, arXiv:1611.00712, eq. 10; Jang et al. 2017, arXiv:1611.01144,
       eq. 2. Their log alpha or log pi is logits, lambda or tau temperature.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     noise = _numerics.gumbel(key, wide.shape, wide.dtype)
     return _gumbel_softmax(noise, wide, temperature).astype(dtype)
 
@@ -155,9 +155,9 @@ def gumbel_softmax_log_prob(z, logits, *, temperature):
     Returns the broadcast batch shape, in the dtype of logits; differentiable in all three.
     Source: Maddison et al. 2017, arXiv:1611.00712, eq. 23.
     """
-    z_dtype = _numerics.floats("z", z, event_ndim=1).dtype
-    z, wide, dtype = _numerics.together(z, logits, event_ndim=1)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    z_dtype = _arguments.floats("z", z, event_ndim=1).dtype
+    z, wide, dtype = _arguments.together(z, logits, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     masked = wide == -jnp.inf
     outside = jnp.any((z < 0) | (masked & (z > 0)), axis=-1)
     tiny = float(jnp.finfo(z_dtype).tiny)
@@ -187,8 +187,8 @@ def log_gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
     Bias: none for E[f(u)] under this law; no estimate of E[f(d)].
     Source: Maddison et al. 2017, arXiv:1611.00712, appendix C.3 (ExpConcrete).
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     noise = _numerics.gumbel(key, wide.shape, wide.dtype)
     return _log_gumbel_softmax(noise, wide, temperature).astype(dtype)
 
@@ -225,9 +225,9 @@ def log_gumbel_softmax_log_prob(log_z, logits, *, temperature):
     Args, returns and source: as `gumbel_softmax_log_prob`, with log_z (normalized: lse(log z) = 0)
       for z and nothing clamped.
     """
-    _numerics.floats("log_z", log_z, event_ndim=1)
-    log_z, wide, dtype = _numerics.together(log_z, logits, event_ndim=1, name="log_z")
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    _arguments.floats("log_z", log_z, event_ndim=1)
+    log_z, wide, dtype = _arguments.together(log_z, logits, event_ndim=1, name="log_z")
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     masked = wide == -jnp.inf
     outside = jnp.any(masked & (log_z > -jnp.inf), axis=-1)
     value = _log_density(jnp.where(masked, 0, log_z), wide, temperature)
@@ -246,8 +246,8 @@ def straight_through(key, logits, *, temperature=1.0, shape=None):
       another temperature present even for linear f.
     Source: Bengio, Leonard, Courville 2013, arXiv:1308.3432, section 5, for one-hots.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     return _straight_through(_draw(key, wide), wide, temperature).astype(dtype)
 
 
@@ -278,8 +278,8 @@ def straight_through_gumbel_softmax(key, logits, *, temperature=0.5, shape=None)
     Bias: present even for linear f; it falls with the temperature while the variance grows.
     Source: Jang et al. 2017, arXiv:1611.01144, section 2.2 (their tau is temperature).
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     noise = _numerics.gumbel(key, wide.shape, wide.dtype)
     return _straight_through_gumbel_softmax(noise, wide, temperature).astype(dtype)
 
@@ -323,9 +323,9 @@ def decoupled_straight_through(
       for linear f.
     Source: Shah et al. 2024, arXiv:2410.13331, second version: the two temperatures share no noise.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    forward = _numerics.real("forward_temperature", forward_temperature, wide, event_ndim=1)
-    backward = _numerics.real("backward_temperature", backward_temperature, wide, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    forward = _arguments.real("forward_temperature", forward_temperature, wide, event_ndim=1)
+    backward = _arguments.real("backward_temperature", backward_temperature, wide, event_ndim=1)
     d = _draw(key, wide / forward)
     return _decoupled_straight_through(d, wide, forward, backward).astype(dtype)
 
@@ -361,9 +361,9 @@ def gapped_straight_through(key, logits, *, temperature=1.0, gap=1.0, shape=None
     Args: gap: a nonnegative number, in units of logits.
     Source: Fan et al. 2022, arXiv:2206.07235, with x = logits + m1 - m2 of their algorithm.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
-    gap = _numerics.real("gap", gap, wide, event_ndim=1, range=_numerics.NONNEGATIVE)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
+    gap = _arguments.real("gap", gap, wide, event_ndim=1, range=_arguments.NONNEGATIVE)
     return _gapped_straight_through(_draw(key, wide), wide, temperature, gap).astype(dtype)
 
 
@@ -398,8 +398,8 @@ def reinmax(key, logits, *, temperature=1.0, shape=None):
     Source: Liu et al. 2023, arXiv:2304.08612, algorithm 2; its theta, tau, pi_0, (pi_1 + D) / 2 are
       logits, temperature, p, m.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     return _reinmax(_draw(key, wide), wide, temperature).astype(dtype)
 
 
@@ -433,7 +433,7 @@ def zgr(key, logits, *, shape=None):
     Source: Shekhovtsov 2023, "Cold analysis of Rao-Blackwellized straight-through Gumbel-softmax
       gradient estimator" (ZGR).
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     return _zgr(_draw(key, wide), wide).astype(dtype)
 
 
@@ -471,9 +471,9 @@ def gumbel_rao(key, logits, *, temperature=0.5, num_noise=10, shape=None):
     Args: num_noise: static integer >= 1.
     Source: Paulus, Maddison, Krause 2021, arXiv:2010.04838 (their K is num_noise, tau temperature).
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
-    num_noise = _numerics.count("num_noise", num_noise, 1)
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
+    num_noise = _arguments.count("num_noise", num_noise, 1)
     z = _gumbel_rao(_numerics.noise_key(key), _draw(key, wide), wide, temperature, num_noise)
     return jnp.asarray(z, dtype)
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relaxjax import _numerics, _surrogate, bernoulli, categorical
+from relaxjax import _arguments, _numerics, _surrogate, bernoulli, categorical
 from relaxjax._surrogate import attach, attach_variance, constants
 from relaxjax.score import leave_one_out
 
@@ -41,7 +41,7 @@ def muprop(key, f, logits, *, family):
 
 
 def _muprop(x, f, logits, family):
-    value = _numerics.scalar(f(x))
+    value = _arguments.scalar(f(x))
     l, F, X = constants(logits, value, x)
     mu, pull = _surrogate.mean_and_pullback(family, l)
     expansion = _surrogate.evaluate_with_slopes(f, mu.astype(x.dtype)[None])
@@ -65,18 +65,18 @@ def quadratic(key, f, logits, *, family, linear, factors=None, num_samples=2):
       integer >= 2. Any law with a mean that has the shape of logits.
     Source: of this library; no published form is known to us.
     """
-    num_samples = _numerics.count("num_samples", num_samples, 2)
+    num_samples = _arguments.count("num_samples", num_samples, 2)
     shape = jnp.shape(logits)
-    linear = _numerics.floats("linear", linear)
+    linear = _arguments.floats("linear", linear)
     if linear.shape != shape:
         raise ValueError(
-            f"linear: got {_numerics.describe(linear)}, need the shape of logits {shape}"
+            f"linear: got {_arguments.describe(linear)}, need the shape of logits {shape}"
         )
     if factors is not None:
-        factors = _numerics.floats("factors", factors)
+        factors = _arguments.floats("factors", factors)
         if factors.shape[1:] != shape or factors.ndim == 0:
             need = f"(R, *{shape}), a row for each factor"
-            raise ValueError(f"factors: got {_numerics.describe(factors)}, need shape {need}")
+            raise ValueError(f"factors: got {_arguments.describe(factors)}, need shape {need}")
     x = _surrogate.draw(key, logits, family, num_samples)
     return _quadratic(x, f, logits, family, linear, factors)
 
@@ -156,8 +156,8 @@ def rebar(key, f, logits, *, family, temperature=0.5, scale=1.0):
 
 
 def _rebar(noise, fresh, f, logits, family, temperature, scale):
-    scale = _numerics.real("scale", scale, noise.ravel()[0], range=_numerics.ANY)
-    c = lambda scale, y: scale * _numerics.scalar(f(y)).astype(scale.dtype)
+    scale = _arguments.real("scale", scale, noise.ravel()[0], range=_arguments.ANY)
+    c = lambda scale, y: scale * _arguments.scalar(f(y)).astype(scale.dtype)
     return _relax(noise, fresh, f, logits, family, c, scale, temperature)
 
 
@@ -179,17 +179,17 @@ def relax(key, f, logits, *, family, critic, critic_params, temperature=0.5):
 
 def _noise(key, logits, family, estimator):
     event_ndim = _surrogate.independent(family, estimator)
-    wide, _ = _numerics.parameters("logits", logits, None, event_ndim)
+    wide, _ = _arguments.parameters("logits", logits, None, event_ndim)
     draw = _RELAXATIONS[family.name].noise
     return [draw(k, wide.shape, wide.dtype) for k in jax.random.split(key)]
 
 
 def _relax(noise, fresh, f, logits, family, critic, critic_params, temperature):
     law, event_ndim = _RELAXATIONS[family.name], _surrogate.independent(family, "relax")
-    wide, dtype = _numerics.parameters("logits", logits, None, event_ndim)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim)
+    wide, dtype = _arguments.parameters("logits", logits, None, event_ndim)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim)
     b = law.hard(noise, jax.lax.stop_gradient(wide))
-    value = _numerics.scalar(f(b.astype(dtype)))
+    value = _arguments.scalar(f(b.astype(dtype)))
     l, F, b, noise, fresh = constants(wide, value, b, noise, fresh)
 
     def gradient(phi):
@@ -198,7 +198,7 @@ def _relax(noise, fresh, f, logits, family, critic, critic_params, temperature):
 
         def c(z):
             y = law.relax(z, temperature).astype(dtype)
-            return _numerics.scalar(critic(critic_params, y), "critic")
+            return _arguments.scalar(critic(critic_params, y), "critic")
 
         both = lambda l: jnp.stack([law.free(noise, l), law.given(fresh, b, l)])
         C, pull = jax.vjp(lambda l: jax.vmap(c)(both(l)), l)
@@ -226,7 +226,7 @@ def rodeo(key, f, logits, *, family, num_samples=3, scale=1.0, critic=None, crit
     Source: Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497, with the sum over variables
       for their mean, and the increment from mu for theirs from x_j.
     """
-    num_samples = _numerics.count("num_samples", num_samples, 2)
+    num_samples = _arguments.count("num_samples", num_samples, 2)
     _surrogate.independent(family, "rodeo")
     if critic is not None and not callable(critic):
         need = "a function (critic_params, value, increment) -> (H, H')"
@@ -238,7 +238,7 @@ def rodeo(key, f, logits, *, family, num_samples=3, scale=1.0, critic=None, crit
 def _rodeo(x, f, logits, family, scale, critic, critic_params):
     values, slopes = _surrogate.evaluate_with_slopes(f, x)
     l, F, V, X = constants(logits, values, slopes, x)
-    scale = _numerics.real("scale", scale, F[0], range=_numerics.ANY)
+    scale = _arguments.real("scale", scale, F[0], range=_arguments.ANY)
     if critic is None:
         phi, gradient = scale, _stein_linear(F, V, X, l, family)
     else:

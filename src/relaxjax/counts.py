@@ -15,13 +15,16 @@ In the formulas w is the drawn Gumbel-softmax, g the incoming cotangent, s the s
 softplus.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics, categorical
+from relaxjax import _arguments, _numerics, categorical
 
 # --------------------------------------------------------------------------------- given values
 
@@ -40,12 +43,12 @@ def generalized_gumbel_softmax(key, log_probs, values, *, temperature=0.5, shape
       values: floats (..., n), broadcast with log_probs.
     Source: Joo et al. 2020, arXiv:2003.01847; their tau is temperature.
     """
-    _numerics.vector("log_probs", log_probs)
-    _numerics.vector("values", values)
-    values, wide, dtype = _numerics.together(values, log_probs, 1, "values", "log_probs")
-    wide, _ = _numerics.parameters("log_probs", wide, shape, event_ndim=1)
+    _arguments.vector("log_probs", log_probs)
+    _arguments.vector("values", values)
+    values, wide, dtype = _arguments.together(values, log_probs, 1, "values", "log_probs")
+    wide, _ = _arguments.parameters("log_probs", wide, shape, event_ndim=1)
     values = jnp.broadcast_to(values, wide.shape)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     noise = _numerics.gumbel(key, wide.shape, wide.dtype)
     return _generalized_gumbel_softmax(noise, wide, values, temperature).astype(dtype)
 
@@ -76,8 +79,8 @@ _generalized_gumbel_softmax.defvjp(_generalized_gumbel_softmax_fwd, _generalized
 
 def _log_prob_of_value(x, log_probs, values):
     """The log-probability of an x that is exactly one of the values; NaN for another."""
-    _numerics.floats("x", x)
-    x, wide, dtype = _numerics.together(jnp.asarray(x)[..., None], log_probs, 1, "x", "log_probs")
+    _arguments.floats("x", x)
+    x, wide, dtype = _arguments.together(jnp.asarray(x)[..., None], log_probs, 1, "x", "log_probs")
     same = x == jnp.broadcast_to(values.astype(dtype).astype(x.dtype), x.shape)
     log_p = jnp.where(same, jax.nn.log_softmax(wide), -jnp.inf)
     # A value may be given twice; without a logsumexp of nothing, whose gradient is NaN.
@@ -103,31 +106,7 @@ def poisson(key, log_rate, *, truncation, temperature=0.5, shape=None):
       truncation: static integer >= 1, the largest count kept; see `poisson_truncation`.
     Source: Joo et al. 2020, arXiv:2003.01847; their lambda is exp(log_rate).
     """
-    wide, dtype = _numerics.parameters("log_rate", log_rate, shape)
-    temperature = _numerics.real("temperature", temperature, wide)
-    n = _numerics.count("truncation", truncation, 1) + 1
-    noise = _numerics.gumbel(key, (*wide.shape, n), wide.dtype)
-    return _poisson(noise, wide, temperature).astype(dtype)
-
-
-@jax.custom_vjp
-def _poisson(noise, log_rate, temperature):
-    return _moments(noise, _poisson_log_probs(noise, log_rate), temperature)[0]
-
-
-def _poisson_fwd(noise, log_rate, temperature):
-    # Not the primal, as above; two numbers a draw are kept, and no w.
-    z, spread, slope = _moments(noise, _poisson_log_probs(noise, log_rate), temperature)
-    return z, (spread, slope, temperature)
-
-
-def _poisson_bwd(residuals, g):
-    spread, slope, temperature = residuals
-    dtemperature = _numerics.sum_like(-g * slope / temperature, temperature)
-    return None, g * spread / temperature, dtemperature
-
-
-_poisson.defvjp(_poisson_fwd, _poisson_bwd)
+    return _count(_poisson, key, "log_rate", log_rate, truncation, temperature, shape)
 
 
 def _poisson_log_probs(noise, log_rate):
@@ -154,34 +133,39 @@ def geometric(key, logits, *, truncation, temperature=0.5, shape=None):
       truncation: static integer >= 1, the largest count kept; see `geometric_truncation`.
     Source: Joo et al. 2020, arXiv:2003.01847.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
-    temperature = _numerics.real("temperature", temperature, wide)
-    n = _numerics.count("truncation", truncation, 1) + 1
-    noise = _numerics.gumbel(key, (*wide.shape, n), wide.dtype)
-    return _geometric(noise, wide, temperature).astype(dtype)
-
-
-@jax.custom_vjp
-def _geometric(noise, logits, temperature):
-    return _moments(noise, _geometric_log_probs(noise, logits), temperature)[0]
-
-
-def _geometric_fwd(noise, logits, temperature):
-    z, spread, slope = _moments(noise, _geometric_log_probs(noise, logits), temperature)
-    return z, (spread, slope, logits, temperature)
-
-
-def _geometric_bwd(residuals, g):
-    spread, slope, logits, temperature = residuals
-    dtemperature = _numerics.sum_like(-g * slope / temperature, temperature)
-    return None, -g * jax.nn.sigmoid(logits) * spread / temperature, dtemperature
-
-
-_geometric.defvjp(_geometric_fwd, _geometric_bwd)
+    return _count(_geometric, key, "logits", logits, truncation, temperature, shape)
 
 
 def _geometric_log_probs(noise, logits):
     return -_counts(noise) * jax.nn.softplus(_numerics.bounded(logits))[..., None]
+
+
+def _count(rule, key, name, x, truncation, temperature, shape):
+    wide, dtype = _arguments.parameters(name, x, shape)
+    temperature = _arguments.real("temperature", temperature, wide)
+    n = _arguments.count("truncation", truncation, 1) + 1
+    noise = _numerics.gumbel(key, (*wide.shape, n), wide.dtype)
+    return rule(noise, wide, temperature).astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _relaxed(law, noise, x, temperature):
+    return _moments(noise, law.log_probs(noise, x), temperature)[0]
+
+
+def _relaxed_fwd(law, noise, x, temperature):
+    # Not the primal, as above; a few numbers a draw are kept, and no w.
+    z, spread, slope = _moments(noise, law.log_probs(noise, x), temperature)
+    return z, (spread, slope, x, temperature)
+
+
+def _relaxed_bwd(law, residuals, g):
+    spread, slope, x, temperature = residuals
+    dtemperature = _numerics.sum_like(-g * slope / temperature, temperature)
+    return None, g * law.step(x) * spread / temperature, dtemperature
+
+
+_relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
 
 
 def _moments(noise, log_probs, temperature):
@@ -206,6 +190,21 @@ def _counts(noise):
 def _log_factorials(n):
     return np.array([math.lgamma(k + 1) for k in range(n)])
 
+
+class _Law(NamedTuple):
+    """Of a count, in one parameter x.
+
+    Fields:
+      log_probs: (noise, x) -> those of the values, shaped as the noise; linear in the value.
+      step: x -> their derivative in x, of each value over the value before it.
+    """
+
+    log_probs: Callable[..., Any]
+    step: Callable[..., Any]
+
+
+_poisson = functools.partial(_relaxed, _Law(_poisson_log_probs, jnp.ones_like))
+_geometric = functools.partial(_relaxed, _Law(_geometric_log_probs, lambda x: -jax.nn.sigmoid(x)))
 
 # ---------------------------------------------------------------------------------- truncations
 

@@ -20,7 +20,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from relaxjax import _numerics, bernoulli
+from relaxjax import _arguments, _numerics, bernoulli
 
 # ------------------------------------------------------------------------------------ Gaussian
 
@@ -34,8 +34,8 @@ def gaussian(key, mean, *, scale=0.5, shape=None):
     Bias: none for E[f(z)] under this law.
     Source: Yamada et al. 2020, arXiv:1810.04247; their mu is mean, sigma is scale.
     """
-    wide, dtype = _numerics.parameters("mean", mean, shape)
-    scale = _numerics.real("scale", scale, wide)
+    wide, dtype = _arguments.parameters("mean", mean, shape)
+    scale = _arguments.real("scale", scale, wide)
     noise = _numerics.normal(key, wide.shape, wide.dtype)
     return _gaussian(noise, wide, scale).astype(dtype)
 
@@ -61,7 +61,7 @@ _gaussian.defvjp(_gaussian_fwd, _gaussian_bwd)
 
 def gaussian_deterministic(mean):
     """The gate without noise, clip(mean), in the shape and dtype of mean."""
-    wide, dtype = _numerics.parameters("mean", mean, None)
+    wide, dtype = _arguments.parameters("mean", mean, None)
     return _numerics.unit(wide).astype(dtype)
 
 
@@ -71,8 +71,8 @@ def gaussian_active_probability(mean, *, scale):
     Exact in the tails; differentiable in both. `scale` is required, so that it cannot disagree with
     the sampler's.
     """
-    wide, dtype = _numerics.parameters("mean", mean, None)
-    return jax.scipy.special.ndtr(wide / _numerics.real("scale", scale, wide)).astype(dtype)
+    wide, dtype = _arguments.parameters("mean", mean, None)
+    return jax.scipy.special.ndtr(wide / _arguments.real("scale", scale, wide)).astype(dtype)
 
 
 def gaussian_log_prob(z, mean, *, scale):
@@ -87,9 +87,9 @@ def gaussian_log_prob(z, mean, *, scale):
       scale: positive; required, so that it cannot disagree with the sampler's.
     Returns the broadcast shape, in the dtype of mean; differentiable in all three.
     """
-    _numerics.floats("z", z)
-    z, wide, dtype = _numerics.together(z, mean, other="mean")
-    scale = _numerics.real("scale", scale, wide)
+    _arguments.floats("z", z)
+    z, wide, dtype = _arguments.together(z, mean, other="mean")
+    scale = _arguments.real("scale", scale, wide)
     end, outside = (z == 0) | (z == 1), (z < 0) | (z > 1)
     # Each branch has an argument of its own, that the others' slopes may not overflow.
     mass = _numerics.log_ndtr(jnp.where(end, jnp.where(z == 0, -wide, wide - 1), 0) / scale)
@@ -151,8 +151,8 @@ def hard_concrete(key, logits, *, temperature=2 / 3, stretch=(-0.1, 1.1), shape=
     Source: Louizos, Welling, Kingma 2018, arXiv:1712.01312, eq. 10-11. Their log alpha is logits,
       beta is temperature, (gamma, zeta) the stretch.
     """
-    wide, dtype = _numerics.parameters("logits", logits, shape)
-    temperature = _numerics.real("temperature", temperature, wide)
+    wide, dtype = _arguments.parameters("logits", logits, shape)
+    temperature = _arguments.real("temperature", temperature, wide)
     low, high = _ends(stretch, wide)
     noise = _numerics.logistic(key, wide.shape, wide.dtype)
     return _hard_concrete(noise, wide, temperature, low, high).astype(dtype)
@@ -194,7 +194,7 @@ def hard_concrete_deterministic(logits, *, stretch):
 
     Source: Louizos et al. 2018, eq. 13; no temperature. `stretch` is required.
     """
-    wide, dtype = _numerics.parameters("logits", logits, None)
+    wide, dtype = _arguments.parameters("logits", logits, None)
     low, high = _ends(stretch, wide)
     return _numerics.unit(low + (high - low) * jax.nn.sigmoid(wide)).astype(dtype)
 
@@ -205,8 +205,8 @@ def hard_concrete_active_probability(logits, *, temperature, stretch):
     Source: Louizos et al. 2018, eq. 12. Both hyperparameters are required, so that they cannot
     disagree with the sampler's. In the shape and dtype of logits; differentiable in all three.
     """
-    wide, dtype = _numerics.parameters("logits", logits, None)
-    temperature = _numerics.real("temperature", temperature, wide)
+    wide, dtype = _arguments.parameters("logits", logits, None)
+    temperature = _arguments.real("temperature", temperature, wide)
     return jax.nn.sigmoid(wide - temperature * _log_odds(0, *_ends(stretch, wide))).astype(dtype)
 
 
@@ -223,9 +223,9 @@ def hard_concrete_log_prob(z, logits, *, temperature, stretch):
       temperature, stretch: required, so that they cannot disagree with the sampler's.
     Returns the broadcast shape, in the dtype of logits; differentiable in all of them.
     """
-    _numerics.floats("z", z)
-    z, wide, dtype = _numerics.together(z, logits)
-    temperature = _numerics.real("temperature", temperature, wide)
+    _arguments.floats("z", z)
+    z, wide, dtype = _arguments.together(z, logits)
+    temperature = _arguments.real("temperature", temperature, wide)
     low, high = _ends(stretch, wide)
     end, outside = (z == 0) | (z == 1), (z < 0) | (z > 1)
     x = temperature * jnp.where(z == 0, _log_odds(0, low, high), -_log_odds(1, low, high))
@@ -249,8 +249,8 @@ _LOW, _HIGH = ("a low end < 0", lambda x: x < 0), ("a high end > 1", lambda x: x
 
 def _ends(stretch, like):
     low, high = _pair(stretch)
-    low = _numerics.real("stretch", low, like, range=_LOW)
-    return low, _numerics.real("stretch", high, like, range=_HIGH)
+    low = _arguments.real("stretch", low, like, range=_LOW)
+    return low, _arguments.real("stretch", high, like, range=_HIGH)
 
 
 def _pair(stretch):

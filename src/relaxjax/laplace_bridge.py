@@ -16,7 +16,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from relaxjax import _numerics
+from relaxjax import _arguments, _numerics
 
 
 def to_gaussian(concentration):
@@ -88,14 +88,14 @@ def _project(mean, variance):
 
 
 def _concentration(concentration):
-    a = _numerics.vector("concentration", concentration, least=2)
-    return _numerics.real("concentration", concentration, _numerics.widen(a)), a.dtype
+    a = _arguments.vector("concentration", concentration, least=2)
+    return _arguments.real("concentration", concentration, _numerics.widen(a)), a.dtype
 
 
 def _moments(mean, variance):
     """Both in one wide dtype and one shape, and the dtype to return."""
-    _numerics.vector("mean", mean, least=2)
-    _numerics.floats("variance", variance)
-    wide, other, dtype = _numerics.together(variance, mean, 1, "variance", "mean")
-    positive = _numerics.real("variance", variance, wide)
+    _arguments.vector("mean", mean, least=2)
+    _arguments.floats("variance", variance)
+    wide, other, dtype = _arguments.together(variance, mean, 1, "variance", "mean")
+    positive = _arguments.real("variance", variance, wide)
     return other, jnp.broadcast_to(positive, wide.shape), dtype

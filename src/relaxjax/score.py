@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics, _surrogate, bernoulli
+from relaxjax import _arguments, _numerics, _surrogate, bernoulli
 from relaxjax._surrogate import attach, constants
 
 # ------------------------------------------------------------------------------------ any law
@@ -38,7 +38,7 @@ def reinforce(key, f, params, *, family, num_samples=1, baseline=0.0):
     Source: Williams 1992, "Simple statistical gradient-following algorithms for connectionist
       reinforcement learning".
     """
-    num_samples = _numerics.count("num_samples", num_samples, 1)
+    num_samples = _arguments.count("num_samples", num_samples, 1)
     x = _surrogate.draw(key, params, family, num_samples)
     return _reinforce(x, f, params, family, baseline)
 
@@ -46,7 +46,7 @@ def reinforce(key, f, params, *, family, num_samples=1, baseline=0.0):
 def _reinforce(x, f, params, family, baseline):
     values = _surrogate.evaluate(f, x)
     l, F, X = constants(params, values, x)
-    baseline = _numerics.real("baseline", baseline, F[0], range=_numerics.ANY)
+    baseline = _arguments.real("baseline", baseline, F[0], range=_arguments.ANY)
     a = (F - jax.lax.stop_gradient(baseline)) / len(F)
     return attach(_surrogate.mean_value(values), params, _surrogate.score(family, a, X, l))
 
@@ -61,7 +61,7 @@ def rloo(key, f, params, *, family, num_samples=2):
     Source: Salimans and Knowles 2014, arXiv:1401.1022; Kool, van Hoof, Welling 2019, "Buy 4
       REINFORCE samples, get a baseline for free!".
     """
-    num_samples = _numerics.count("num_samples", num_samples, 2)
+    num_samples = _arguments.count("num_samples", num_samples, 2)
     return _rloo(_surrogate.draw(key, params, family, num_samples), f, params, family)
 
 
@@ -91,7 +91,7 @@ def double_cv(key, f, params, *, family, num_samples=2, scale=0.5):
     Errors: TypeError where samples are integers.
     Source: Titsias and Shi 2022, arXiv:2111.05300; their alpha is -scale.
     """
-    num_samples = _numerics.count("num_samples", num_samples, 2)
+    num_samples = _arguments.count("num_samples", num_samples, 2)
     x = _surrogate.draw(key, params, family, num_samples)
     return _double_cv(x, f, params, family, scale)
 
@@ -99,7 +99,7 @@ def double_cv(key, f, params, *, family, num_samples=2, scale=0.5):
 def _double_cv(x, f, params, family, scale):
     values, slopes = _surrogate.evaluate_with_slopes(f, x)
     l, F, V, X = constants(params, values, slopes, x)
-    scale = _numerics.real("scale", scale, F[0], range=_numerics.ANY)
+    scale = _arguments.real("scale", scale, F[0], range=_arguments.ANY)
     mu, pull = _surrogate.mean_and_pullback(family, l)
     t = jax.vmap(_surrogate.inner)(_surrogate.others(V), X - mu[None])
     correction = pull(jnp.mean(V, axis=0))
@@ -123,7 +123,7 @@ def vimco(key, log_weight, params, *, family, num_samples=2):
     Args: num_samples: static integer >= 2.
     Source: Mnih and Rezende 2016, arXiv:1602.06725, eq. 7 to 10.
     """
-    num_samples = _numerics.count("num_samples", num_samples, 2)
+    num_samples = _arguments.count("num_samples", num_samples, 2)
     return _vimco(_surrogate.draw(key, params, family, num_samples), log_weight, params, family)
 
 
@@ -147,7 +147,7 @@ def exact(f, params, *, family):
     """
     support = _surrogate.needed(family, "support")(jax.lax.stop_gradient(params))
     values = _surrogate.evaluate(f, support)
-    log_p = jax.vmap(family.log_prob, (0, None))(support, params)
+    log_p = _surrogate.log_probs(family, support, params)
     dtype = _numerics.widest(values, log_p)
     p = jnp.exp(log_p.astype(dtype))
     return jnp.sum(p * jnp.where(p == 0, 0, values.astype(dtype))).astype(values.dtype)
@@ -175,7 +175,7 @@ def indecater(key, f, params, *, family):
 
 def _indecater(x, f, params, family):
     event_ndim = _surrogate.independent(family, "indecater")
-    value = _numerics.scalar(f(x))
+    value = _arguments.scalar(f(x))
     l, F, X = constants(params, value, x)
     steps, q = _surrogate.neighbors(X, l, event_ndim)
     event = (1,) * event_ndim
@@ -201,7 +201,7 @@ def arm(key, f, logits):
     Cost: 2 calls of f. `disarm` has the same cost and never more variance.
     Source: Yin and Zhou 2019, arXiv:1807.11143, theorem 1.
     """
-    wide, _ = _numerics.parameters("logits", logits, None)
+    wide, _ = _arguments.parameters("logits", logits, None)
     noise = _numerics.logistic(key, wide.shape, wide.dtype)
     return _arm(noise, f, jnp.asarray(logits))
 
@@ -224,10 +224,10 @@ def disarm(key, f, logits, *, num_samples=2):
     Args: num_samples: static even integer >= 2.
     Source: Dong, Mnih, Tucker 2020, arXiv:2006.10680; Yin et al. 2020.
     """
-    num_samples = _numerics.count("num_samples", num_samples, 2)
+    num_samples = _arguments.count("num_samples", num_samples, 2)
     if num_samples % 2:
         raise ValueError(f"num_samples: got {num_samples}, need an even integer: bits are in pairs")
-    wide, _ = _numerics.parameters("logits", logits, None)
+    wide, _ = _arguments.parameters("logits", logits, None)
     noise = _numerics.logistic(key, (num_samples // 2, *wide.shape), wide.dtype)
     return _disarm(noise, f, jnp.asarray(logits))
 
@@ -261,8 +261,8 @@ def arms(key, f, logits, *, num_samples=4):
     Source: Dimitriev and Zhou 2021, arXiv:2105.14141 (ARMS-D), without their constant in the
       denominator, which is a bias.
     """
-    num_samples = _numerics.count("num_samples", num_samples, 2)
-    wide, _ = _numerics.parameters("logits", logits, None)
+    num_samples = _arguments.count("num_samples", num_samples, 2)
+    wide, _ = _arguments.parameters("logits", logits, None)
     # Exponential noise by way of Gumbel noise, which is never 0 and finest where that is small.
     noise = jnp.exp(-_numerics.gumbel(key, (num_samples, *wide.shape), wide.dtype))
     return _arms(noise, f, jnp.asarray(logits))
@@ -300,13 +300,13 @@ def unordered_set(key, f, logits, *, num_samples=4):
     Args: logits: (C,), one variable; num_samples: static integer from 2 to 10.
     Source: Kool, van Hoof, Welling 2020, arXiv:2002.06043, eq. 9 and 15.
     """
-    num_samples = _numerics.count("num_samples", num_samples, 2)
+    num_samples = _arguments.count("num_samples", num_samples, 2)
     if num_samples > 10:
         raise ValueError(f"num_samples: got {num_samples}, need at most 10: its cost is 2^samples")
-    wide, dtype = _numerics.parameters("logits", logits, None, event_ndim=1)
+    wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
     if wide.ndim != 1:
         raise ValueError(
-            f"logits: got {_numerics.describe(wide)}, need shape (C,), one categorical; "
+            f"logits: got {_arguments.describe(wide)}, need shape (C,), one categorical; "
             "indecater and rloo serve several"
         )
     noise = _numerics.gumbel(key, wide.shape, wide.dtype)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics
+from relaxjax import _arguments, _numerics
 
 # -------------------------------------------------------------------------- invertible Gaussian
 
@@ -38,11 +38,11 @@ def invertible_gaussian(key, mean, *, scale=1.0, temperature=1.0, offset=1.0, sh
     Source: Potapczynski, Loaiza-Ganem, Cunningham 2020, arXiv:1912.09588; their mu, sigma, tau,
       delta are mean, scale, temperature, offset.
     """
-    _numerics.vector("mean", mean, least=0)
-    wide, dtype = _numerics.parameters("mean", mean, shape, event_ndim=1, least=0)
+    _arguments.vector("mean", mean, least=0)
+    wide, dtype = _arguments.parameters("mean", mean, shape, event_ndim=1, least=0)
     scale = _scale("scale", scale, mean, wide)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
-    offset = _numerics.real("offset", offset, wide, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
+    offset = _arguments.real("offset", offset, wide, event_ndim=1)
     noise = _numerics.normal(key, wide.shape, wide.dtype)
     return _invertible_gaussian(noise, wide, scale, temperature, offset).astype(dtype)
 
@@ -89,8 +89,8 @@ def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
     Returns the broadcast batch shape, in the dtype of mean; differentiable in all five.
     Source: Potapczynski et al. 2020, arXiv:1912.09588.
     """
-    z = _numerics.vector("z", z)
-    z_dtype, own = z.dtype, _numerics.vector("mean", mean, least=0)
+    z = _arguments.vector("z", z)
+    z_dtype, own = z.dtype, _arguments.vector("mean", mean, least=0)
     if z.shape[-1] != own.shape[-1] + 1:
         raise ValueError(
             f"z: got shape {list(z.shape)}, need (..., C) for a mean of (..., C - 1), "
@@ -98,11 +98,11 @@ def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
         )
     # A column for the last class, so that both have one shape.
     own = jnp.concatenate([own, jnp.zeros_like(own, shape=(*own.shape[:-1], 1))], axis=-1)
-    z, wide, dtype = _numerics.together(z, own, event_ndim=1, other="mean")
+    z, wide, dtype = _arguments.together(z, own, event_ndim=1, other="mean")
     wide = wide[..., :-1]
     scale = _scale("scale", scale, mean, wide)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
-    offset = _numerics.real("offset", offset, wide, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
+    offset = _arguments.real("offset", offset, wide, event_ndim=1)
     outside = jnp.any(z < 0, axis=-1)
     tiny = float(jnp.finfo(z_dtype).tiny)
     log_z = jnp.log(jnp.where(z < tiny, tiny, z))
@@ -137,9 +137,9 @@ def invertible_gaussian_kl(mean_q, scale_q, mean_p, scale_p):
     Args: means (..., C - 1), broadcast together; scales as the sampler takes them.
     Returns nats, in the broadcast batch shape and the dtype of mean_p; differentiable in all four.
     """
-    _numerics.vector("mean_q", mean_q, least=0)
-    _numerics.vector("mean_p", mean_p, least=0)
-    q, p, dtype = _numerics.together(mean_q, mean_p, 1, "mean_q", "mean_p", least=0)
+    _arguments.vector("mean_q", mean_q, least=0)
+    _arguments.vector("mean_p", mean_p, least=0)
+    q, p, dtype = _arguments.together(mean_q, mean_p, 1, "mean_q", "mean_p", least=0)
     scale_q = _scale("scale_q", scale_q, mean_q, q)
     scale_p = _scale("scale_p", scale_p, mean_p, p)
     log_ratio = jnp.log(scale_q / scale_p)
@@ -163,10 +163,10 @@ def logistic_normal(key, mean, *, scale=1.0, temperature=1.0, shape=None):
     Args: mean: (..., C), for results (..., C).
     Source: Aitchison, Shen 1980, "Logistic-normal distributions", with a temperature.
     """
-    _numerics.vector("mean", mean)
-    wide, dtype = _numerics.parameters("mean", mean, shape, event_ndim=1)
+    _arguments.vector("mean", mean)
+    wide, dtype = _arguments.parameters("mean", mean, shape, event_ndim=1)
     scale = _scale("scale", scale, mean, wide)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     noise = _numerics.normal(key, wide.shape, wide.dtype)
     return _logistic_normal(noise, wide, scale, temperature).astype(dtype)
 
@@ -197,10 +197,10 @@ _logistic_normal.defvjp(_logistic_normal_fwd, _logistic_normal_bwd)
 
 def _logistic_normal_log_prob(z, mean, *, scale, temperature):
     """Log-density of `logistic_normal` in the first C - 1 entries of z, clamped as elsewhere."""
-    z_dtype = _numerics.vector("z", z).dtype
-    z, wide, dtype = _numerics.together(z, mean, event_ndim=1, other="mean")
+    z_dtype = _arguments.vector("z", z).dtype
+    z, wide, dtype = _arguments.together(z, mean, event_ndim=1, other="mean")
     scale = _scale("scale", scale, mean, wide)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     masked = wide == -jnp.inf
     outside = jnp.any((z < 0) | (masked & (z > 0)), axis=-1)
     tiny = float(jnp.finfo(z_dtype).tiny)
@@ -259,4 +259,4 @@ def _scale(name, scale, mean, wide):
     """scale to combine with wide, which is mean wide and broadcast: a scalar, one a row or all."""
     shape = np.shape(scale)
     entries = shape == np.shape(mean) or len(shape) == wide.ndim
-    return _numerics.real(name, scale, wide, event_ndim=0 if entries else 1)
+    return _arguments.real(name, scale, wide, event_ndim=0 if entries else 1)

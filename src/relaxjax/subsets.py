@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics
+from relaxjax import _arguments, _numerics
 from relaxjax.families import Family, check_enumerable, joint_support
 
 # ------------------------------------------------------------------------------------ the subset
@@ -51,8 +51,8 @@ def log_prob(x, logits, k):
     Returns the broadcast batch shape, in the dtype of logits; differentiable to any order, with
       gradient x - mu in logits.
     """
-    x, wide, dtype = _numerics.together(x, logits, event_ndim=1, name="x")
-    k = _numerics.choice(k, wide.shape[-1])
+    x, wide, dtype = _arguments.together(x, logits, event_ndim=1, name="x")
+    k = _arguments.choice(k, wide.shape[-1])
     # Of the logits as they came: many x often share one row.
     own = _shifted(jnp.asarray(logits).astype(wide.dtype), k)
     value = jnp.sum(_numerics.linear(x, jnp.broadcast_to(own, x.shape)), axis=-1)
@@ -67,15 +67,15 @@ def mean(logits, k):
     Value: mu = d log e_k / dlogits; sums to k.
     Gradient: Cov g, from logits alone: nothing else is kept for it.
     """
-    wide, dtype = _numerics.parameters("logits", logits, None, event_ndim=1)
-    k = _numerics.choice(k, wide.shape[-1])
+    wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
+    k = _arguments.choice(k, wide.shape[-1])
     return jnp.asarray(_mean(_shifted(wide, k), k), dtype)
 
 
 def family(k):
     """The family of k-subsets, for logits (..., n); its support runs in the order of
     itertools.combinations."""
-    k = _numerics.count("k", k, 1)
+    k = _arguments.count("k", k, 1)
     return Family(
         name="subsets",
         sample=lambda key, logits: sample(key, logits, k),
@@ -86,9 +86,9 @@ def family(k):
 
 
 def _support(logits, k):
-    logits = _numerics.floats("logits", logits, event_ndim=1)
+    logits = _arguments.floats("logits", logits, event_ndim=1)
     n = logits.shape[-1]
-    k = _numerics.choice(k, n)
+    k = _arguments.choice(k, n)
     check_enumerable(math.comb(n, k), logits.shape[:-1])
     chosen = np.array(list(itertools.combinations(range(n), k)))
     points = np.zeros((len(chosen), n))
@@ -287,8 +287,8 @@ def _cross_entropy(logits_q, logits_p, k):
 
 def _draw(key, logits, k, shape):
     """The draw, the shifted logits of its law in the shape of the draw, and the dtype to return."""
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    k = _numerics.choice(k, wide.shape[-1])
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    k = _arguments.choice(k, wide.shape[-1])
     # The law of the logits as they came: many draws often share one row.
     own = _shifted(_numerics.widen(jnp.asarray(logits)), k)
     own = own.reshape((1,) * (wide.ndim - own.ndim) + own.shape)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics
+from relaxjax import _arguments, _numerics
 
 # ------------------------------------------------------------------------------- the ordered draw
 
@@ -66,10 +66,10 @@ def log_prob(indices, logits):
     Returns the batch shape, in the dtype of logits; differentiable to any order.
     Source: Kool et al. 2019, arXiv:1903.06059, section 2.
     """
-    logits = _numerics.floats("logits", logits, event_ndim=1)
+    logits = _arguments.floats("logits", logits, event_ndim=1)
     indices = jnp.asarray(indices)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
-        raise TypeError(f"indices: got {_numerics.describe(indices)}, need integers")
+        raise TypeError(f"indices: got {_arguments.describe(indices)}, need integers")
     *batch, n = logits.shape
     if list(indices.shape[:-1]) != batch or not indices.ndim or not 1 <= indices.shape[-1] <= n:
         raise ValueError(
@@ -116,7 +116,7 @@ def _log_prob_of_set(x, logits, k):
     Cost: O(n sqrt(k)).
     Source: Kool et al. 2020, arXiv:2002.06043, appendix B.
     """
-    x, wide, dtype = _numerics.together(x, logits, event_ndim=1, name="x")
+    x, wide, dtype = _arguments.together(x, logits, event_ndim=1, name="x")
     wide = _lawful(wide, k)
     chosen = x == 1
     binary = jnp.all(chosen | (x == 0), axis=-1)
@@ -165,7 +165,7 @@ def relaxed(key, logits, k, *, temperature=0.5, shape=None):
     Source: Plotz and Roth 2018, arXiv:1810.12575; Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     noise = _numerics.gumbel(key, wide.shape, wide.dtype)
     return jnp.asarray(_relaxed(noise, wide, k, temperature), dtype)
 
@@ -198,7 +198,7 @@ def straight_through(key, logits, k, *, temperature=0.5, shape=None):
     Source: Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
-    temperature = _numerics.real("temperature", temperature, wide, event_ndim=1)
+    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
     noise = _numerics.gumbel(key, wide.shape, wide.dtype)
     return jnp.asarray(_straight_through(noise, wide, k, temperature), dtype)
 
@@ -329,8 +329,8 @@ def _shares(x):
 
 def _parameters(logits, k, shape):
     """Logits wide, NaN in a row without a law, the dtype to return, and k."""
-    wide, dtype = _numerics.parameters("logits", logits, shape, event_ndim=1)
-    k = _numerics.choice(k, wide.shape[-1])
+    wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
+    k = _arguments.choice(k, wide.shape[-1])
     return _lawful(wide, k), dtype, k
 
 

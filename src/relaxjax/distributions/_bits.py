@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from tensorflow_probability.substrates.jax import distributions as tfd
 
-from relaxjax import _numerics, bernoulli, gates
+from relaxjax import _arguments, _numerics, bernoulli, gates
 from relaxjax.distributions._law import (
     Hard,
     Law,
@@ -122,7 +122,7 @@ class GaussianRelaxedBernoulli(Law):
 
 @register_kl((GaussianRelaxedBernoulli, GaussianRelaxedBernoulli))
 def _gaussian_kl(q, p):
-    loc_q, loc_p, dtype = _numerics.together(q.loc, p.loc, 0, "q", "p")
+    loc_q, loc_p, dtype = _arguments.together(q.loc, p.loc, 0, "q", "p")
     q, p = (
         (loc, jnp.broadcast_to(law.scale.astype(loc.dtype), loc.shape))
         for loc, law in ((loc_q, q), (loc_p, p))

@@ -7,7 +7,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _numerics, counts, families, subsets, top_k
+from relaxjax import _arguments, _numerics, counts, families, subsets, top_k
 from relaxjax.distributions._law import Law, register_kl
 
 
@@ -19,7 +19,7 @@ class _Choice(Law):
     def _store_choice(self, logits, k, **reals):
         self._store(logits, **reals)
         with self._named():
-            self.k = _numerics.choice(k, self.logits.shape[-1])
+            self.k = _arguments.choice(k, self.logits.shape[-1])
 
 
 class GumbelSoftmaxTopK(_Choice):
@@ -120,7 +120,7 @@ class Subset(_Choice):
 def _subset_kl(q, p):
     if q.k != p.k:
         raise ValueError(f"Subset: got k = {q.k} and k = {p.k}, need one k on both sides")
-    logits_q, logits_p, dtype = _numerics.together(q.logits, p.logits, 1, "q", "p")
+    logits_q, logits_p, dtype = _arguments.together(q.logits, p.logits, 1, "q", "p")
     cross_entropy = functools.partial(subsets._cross_entropy, k=p.k)
     return (cross_entropy(logits_q, logits_p) - cross_entropy(logits_q, logits_q)).astype(dtype)
 
@@ -137,7 +137,7 @@ class GeneralizedGumbelSoftmax(Law):
 
     def __init__(self, log_probs, values, *, temperature=0.5):
         with self._named():
-            values = _numerics.vector("values", values)
+            values = _arguments.vector("values", values)
         self._store(log_probs, values=values, temperature=temperature)
 
     @property

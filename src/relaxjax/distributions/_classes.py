@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from tensorflow_probability.substrates.jax import distributions as tfd
 
-from relaxjax import _numerics, categorical, simplex
+from relaxjax import _arguments, _numerics, categorical, simplex
 from relaxjax.distributions._law import (
     Hard,
     Law,
@@ -174,7 +174,7 @@ class LogisticNormal(Law):
 
 @register_kl((LogisticNormal, LogisticNormal))
 def _logistic_normal_kl(q, p):
-    loc_q, loc_p, dtype = _numerics.together(q.loc, p.loc, 1, "q", "p")
+    loc_q, loc_p, dtype = _arguments.together(q.loc, p.loc, 1, "q", "p")
     arguments = []
     for loc, law in ((loc_q, q), (loc_p, p)):
         # A temperature is a change of mean and scale.

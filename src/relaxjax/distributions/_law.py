@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from tensorflow_probability.substrates.jax import distributions as tfd
 
-from relaxjax import _numerics, gates
+from relaxjax import _arguments, _numerics, gates
 
 # What tree_flatten keeps out of the leaves, and the hyperparameters that are not positive numbers.
 _STATIC = ("estimator", "k", "num_noise")
 _RANGES = {
-    "gap": _numerics.NONNEGATIVE,
-    "values": _numerics.ANY,
+    "gap": _arguments.NONNEGATIVE,
+    "values": _arguments.ANY,
     "stretch_low": gates._LOW,
     "stretch_high": gates._HIGH,
 }
@@ -75,9 +75,9 @@ class Law(distrax.Distribution):
             for name, x in reals.items():
                 by_entry = name in self._by_entry
                 like = jax.ShapeDtypeStruct(batch + event * by_entry, dtype)
-                interval = _RANGES.get(name, _numerics.POSITIVE)
+                interval = _RANGES.get(name, _arguments.POSITIVE)
                 rows = by_entry and not entries[name]
-                x = _numerics.real(_argument(name), x, like, rows, range=interval)
+                x = _arguments.real(_argument(name), x, like, rows, range=interval)
                 vars(self)[name] = jnp.broadcast_to(x, like.shape)
 
     def _floats(self, name, x):
@@ -85,7 +85,7 @@ class Law(distrax.Distribution):
             x = jnp.asarray(x)
         except (TypeError, ValueError):
             raise TypeError(f"{name}: got {x!r}, need an array of floats") from None
-        return _numerics.floats(name, x, self._event_ndim, self._least)
+        return _arguments.floats(name, x, self._event_ndim, self._least)
 
     @contextlib.contextmanager
     def _named(self):
@@ -185,7 +185,7 @@ class Hard(Law):
                     raise TypeError(f"{name}: estimator {estimator!r} takes {known}")
             reals = defaults | hyperparameters
             if "num_noise" in reals:
-                self.num_noise = _numerics.count("num_noise", reals.pop("num_noise"), 1)
+                self.num_noise = _arguments.count("num_noise", reals.pop("num_noise"), 1)
         self.estimator = estimator
         self._store(logits, **reals)
 
@@ -221,7 +221,7 @@ def entropy_of(log_p):
 
 
 def finite_kl(log_q, log_p):
-    log_q, log_p, dtype = _numerics.together(log_q, log_p, 1, "log_q", "log_p")
+    log_q, log_p, dtype = _arguments.together(log_q, log_p, 1, "log_q", "log_p")
     never = log_q == -jnp.inf
     terms = jnp.where(never, 0, log_q) - jnp.where(never, 0, log_p)
     return jnp.sum(jnp.exp(log_q) * terms, axis=-1)

@@ -1,0 +1,139 @@
+"""Checks of arguments at the public entries: what was got, what is needed."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relaxjax import _numerics
+
+
+def describe(x):
+    return f"{x.dtype}{list(x.shape)}"
+
+
+def floats(name, x, event_ndim=0, least=1):
+    """x as a JAX array of floats with event_ndim axes or more, the last ones not below least."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name}: got {describe(x)}, need floats (float32, bfloat16, ...)")
+    if x.ndim < event_ndim or min(x.shape[x.ndim - event_ndim :], default=least) < least:
+        raise ValueError(f"{name}: got {describe(x)}, need shape (..., C) with C >= {least}")
+    return x
+
+
+def vector(name, x, least=1):
+    """x as a JAX array of floats (..., C), C >= least; one number alone is another type."""
+    x = floats(name, x)
+    if x.ndim == 0:
+        raise TypeError(f"{name}: got {describe(x)}, need shape (..., C) with C >= {least}")
+    return floats(name, x, 1, least)
+
+
+def parameters(name, x, shape, event_ndim=0, least=1):
+    """x wide, its batch axes broadcast to shape (None keeps them), and the dtype to return."""
+    x = floats(name, x, event_ndim, least)
+    wide = _numerics.widen(x)
+    if shape is not None:
+        split = x.ndim - event_ndim
+        batch, event = x.shape[:split], x.shape[split:]
+        try:
+            shape = tuple(operator.index(n) for n in shape)
+        except TypeError:
+            raise TypeError(f"shape: got {shape!r}, need a tuple of integers or None") from None
+        if not _broadcasts(batch, shape):
+            raise ValueError(
+                f"shape: got {shape}, need one that the batch shape {batch} of {name} broadcasts to"
+            )
+        wide = jnp.broadcast_to(wide, shape + event)
+    return wide, x.dtype
+
+
+def together(x, logits, event_ndim=0, name="z", other="logits", least=1):
+    """Two arrays in one wide dtype and one shape, and the dtype to return: that of logits."""
+    logits = floats(other, logits, event_ndim, least)
+    x = jnp.asarray(x)
+    dtype = _numerics.widest(logits, *[x] * jnp.issubdtype(x.dtype, jnp.floating))
+    try:
+        shape = jnp.broadcast_shapes(x.shape, logits.shape)
+    except ValueError:
+        shape = None
+    if (
+        shape is None
+        or shape[len(shape) - event_ndim :] != logits.shape[logits.ndim - event_ndim :]
+    ):
+        raise ValueError(
+            f"{name}: got shape {list(x.shape)}, need one that broadcasts with {other}, "
+            f"{list(logits.shape)}"
+        )
+    wide = [jnp.broadcast_to(y.astype(dtype), shape) for y in (x, logits)]
+    return *wide, logits.dtype
+
+
+POSITIVE = "a positive number", lambda x: x > 0
+NONNEGATIVE = "a nonnegative number", lambda x: x >= 0
+ANY = "a finite number", lambda x: x == x
+
+
+def real(name, x, like, event_ndim=0, *, range=POSITIVE):
+    """A real hyperparameter in like's dtype, in the range POSITIVE, NONNEGATIVE or ANY.
+
+    A Python or NumPy number out of range raises; in a jax.Array, which may be traced, it becomes
+    NaN. A scalar stays one; another shape is broadcast to like's batch axes, with a trailing axis
+    of 1 for every event axis, so that both combine with like as they are.
+    """
+    need, holds = range
+    if not isinstance(x, jax.Array):
+        try:
+            value = np.asarray(x, np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"{name}: got {x!r}, need {need}") from None
+        if not np.all(np.isfinite(value) & holds(value)):
+            raise ValueError(f"{name}: got {x}, need {need}")
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating) or not jnp.issubdtype(x.dtype, jnp.number):
+        raise TypeError(f"{name}: got {describe(x)}, need {need}")
+    batch = like.shape[: like.ndim - event_ndim]
+    if x.ndim and not _broadcasts(x.shape, batch):
+        raise ValueError(f"{name}: got shape {x.shape}, need a scalar or the batch shape {batch}")
+    x = x.astype(like.dtype)
+    x = jnp.where(jnp.isfinite(x) & holds(x), x, jnp.nan)
+    return jnp.broadcast_to(x, batch).reshape(batch + (1,) * event_ndim) if x.ndim else x
+
+
+def count(name, n, least):
+    """A static count as an int: it sets a shape or a loop, so it cannot be traced."""
+    need = f"{name}: got {n!r}, need a static integer >= {least}"
+    try:
+        value = operator.index(n)
+    except TypeError:
+        raise TypeError(need) from None
+    if isinstance(n, bool):
+        raise TypeError(need)
+    if value < least:
+        raise ValueError(need)
+    return value
+
+
+def choice(k, n):
+    """k as a static int from 1 to n: so many of n items."""
+    k = count("k", k, 1)
+    if k > n:
+        raise ValueError(f"k: got {k}, need at most the number of items, {n}")
+    return k
+
+
+def scalar(value, name="f"):
+    """The value of f, refused unless it is one float: estimators differentiate it."""
+    value = jnp.asarray(value)
+    if value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"{name}: got a value {describe(value)}, need it to return a float scalar")
+    return value
+
+
+def _broadcasts(shape, target):
+    try:
+        return jnp.broadcast_shapes(shape, target) == tuple(target)
+    except ValueError:
+        return False
