@@ -14,8 +14,9 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -134,14 +135,38 @@ def kl(logits, shape):
     return jnp.sum(jnp.exp(log_q) * (log_q + math.log(logits.shape[-1])))
 
 
-def coefficients(network, x, logits, factors):
-    """Of a control variate, from the pixels and the probabilities of one data point."""
-    # Not a function of logits: the mean of the control variate is differentiated in them alone.
-    q = (jax.nn.sigmoid if logits.ndim == 1 else jax.nn.softmax)(jax.lax.stop_gradient(logits))
-    return layers(network, jnp.concatenate([x, q.ravel()])).reshape(1 + factors, *logits.shape)
+class Network(NamedTuple):
+    """Behind what a control variate learns.
+
+    Fields:
+      initialize: key -> parameters.
+      learned: (parameters, pixels, probabilities of one data point) -> arguments of the estimator.
+      optimizer: of the parameters.
+    """
+
+    initialize: Callable[[jax.Array], Any]
+    learned: Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
+    optimizer: optax.GradientTransformation
 
 
-def loss(params, key, x, estimate, row):
+def network_of(row):
+    """The one that the row names, or None."""
+    if not row.network:
+        return None
+    factors, units, learning_rate = row.network
+    shape = SHAPES[row.board]
+    latent = math.prod(shape)
+    sizes = (64 + latent, units), (units, (1 + factors) * latent)
+
+    def learned(params, x, q):
+        first, *rest = layers(params, jnp.concatenate([x, q.ravel()])).reshape(-1, *shape)
+        name = "critic_params" if row.estimator.endswith("relax") else "linear"
+        return {name: first, **({"factors": jnp.stack(rest)} if rest else {})}
+
+    return Network(lambda key: initialize(key, sizes), learned, optax.adam(learning_rate))
+
+
+def loss(params, key, x, estimate, row, network):
     shape = SHAPES[row.board]
     logits = layers(params["model"][:2], x).reshape(shape)
 
@@ -151,11 +176,10 @@ def loss(params, key, x, estimate, row):
         return jnp.sum(jax.nn.softplus(pixels)) - x @ pixels
 
     learned = {}
-    if row.network:
-        first, *factors = coefficients(params["network"], x, logits, row.network[0])
-        learned = {"critic_params" if row.estimator.endswith("relax") else "linear": first}
-        if factors:
-            learned["factors"] = jnp.stack(factors)
+    if network:
+        # Not a function of logits: the mean of the control variate is differentiated in them alone.
+        q = (jax.nn.sigmoid if logits.ndim == 1 else jax.nn.softmax)(jax.lax.stop_gradient(logits))
+        learned = network.learned(params["network"], x, q)
     keys = jax.random.split(key, row.keys)
     values = jax.vmap(lambda key: estimate(key, f, logits, **learned))(keys)
     return jnp.mean(values) + kl(logits, shape)
@@ -175,22 +199,20 @@ def exact(params, images, family, shape):
     return jnp.mean(jax.lax.map(one, images, batch_size=16))
 
 
-def train(seed, images, row, epochs, estimate):
+def train(seed, images, row, epochs, estimate, network):
     shape = SHAPES[row.board]
     latent = math.prod(shape)
     init_key, key = jax.random.split(jax.random.key(seed))
     params = {"model": initialize(init_key, ((64, 64), (64, latent), (latent, 64), (64, 64)))}
     optimizers = {"model": optax.adam(2e-3)}
-    if row.network:
-        factors, units, learning_rate = row.network
-        sizes = (64 + latent, units), (units, (1 + factors) * latent)
-        params["network"] = initialize(jax.random.fold_in(init_key, 1), sizes)
-        optimizers["network"] = optax.adam(learning_rate)
+    if network:
+        params["network"] = network.initialize(jax.random.fold_in(init_key, 1))
+        optimizers["network"] = network.optimizer
     optimizer = optax.multi_transform(optimizers, {name: name for name in params})
     batches = len(images) // BATCH
 
     def objective(params, key, batch):
-        each = lambda key, x: loss(params, key, x, estimate, row)
+        each = lambda key, x: loss(params, key, x, estimate, row, network)
         return jnp.mean(jax.vmap(each)(jax.random.split(key, BATCH), batch))
 
     def step(state, keyed_batch):
@@ -210,10 +232,11 @@ def train(seed, images, row, epochs, estimate):
     return exact(params["model"], images, ESTIMATORS[row.estimator].family, shape)
 
 
-def run(row, epochs, estimate=None):
+def run(row, epochs, estimate=None, network=None):
     images = jnp.asarray(load_digits().images.reshape(-1, 64) >= 8, jnp.float32)
     estimate = estimate or relaxjax.estimator(row.estimator, **row.hyperparameters)
-    program = functools.partial(train, row=row, epochs=epochs, estimate=estimate)
+    network = network or network_of(row)
+    program = functools.partial(train, row=row, epochs=epochs, estimate=estimate, network=network)
     start = time.perf_counter()
     train_all = jax.jit(jax.vmap(program, (0, None)))
     scores = np.asarray(train_all(jnp.arange(row.seeds), images), float)

@@ -292,7 +292,8 @@ def ideas_page(ideas):
     parts.append(
         "At two calls of f, eight factors; z is the audit's largest, at 100,000 draws. Ahead: how "
         "far of quadratic in the same run, in combined standard errors. An idea would win by more "
-        "than three on both boards."
+        "than three on both boards. The last row is none: with the exact gradient in logits, what "
+        "is left is the noise of the decoder's own gradient at its two samples."
     )
     own = {row["board"]: row for row in ideas["rows"] if row["idea"] == "quadratic"}
     lines = []

@@ -65,3 +65,21 @@ def test_log_ndtr(dtype):
     np.testing.assert_allclose(
         jax.vmap(jax.grad(_numerics.log_ndtr))(wide), slope, rtol=20 * rtol, atol=atol
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sigmoid_slope(dtype):
+    """Oracle: hyperbolic functions by NumPy, with two derivatives more, at 0 and in the tails."""
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        pytest.skip("float64 is off")
+    x = np.concatenate([np.linspace(-80, 80, 401), [-1e-3, 1e-3, -np.inf, np.inf]])
+    half = np.where(np.isinf(x), np.sign(x) * 1e3, x) / 2
+    with np.errstate(over="ignore"):
+        slope, t = 1 / (4 * np.cosh(half) ** 2), np.tanh(half)
+    expected = slope, -slope * t, slope * (t * t - 2 * slope)
+    first = jax.grad(_numerics.sigmoid_slope)
+    rtol = {"float32": 2e-6, "float64": 2e-14}[dtype]
+    for f, y in zip((_numerics.sigmoid_slope, first, jax.grad(first)), expected, strict=True):
+        got = jax.jit(jax.vmap(f))(jnp.asarray(x, dtype))
+        # The last one changes sign, where its two terms cancel.
+        np.testing.assert_allclose(got, y, rtol=rtol, atol=rtol / 10)
