@@ -145,10 +145,6 @@ def speed_page(speed):
     )
     pair = lambda v: "{} ({})".format(*v) if isinstance(v, list) else cell(v)
     parts.append(figures(part("growth"), "row", pair))
-    parts.append(
-        "A small copy is mostly dispatch, which makes its growth (that of subsets, from 100,000 "
-        "entries on) smaller than that of its memory."
-    )
     parts.append("Nanoseconds an entry, forward + backward, 655,360 entries, by length of a row:")
     parts.append(figures(part("classes"), "row"))
     parts.append(
