@@ -46,6 +46,7 @@ def leaderboard(rows):
     boards = list(dict.fromkeys(row["board"] for row in rows))
     size = 12, 9 * len(boards)
     figure, axes = plt.subplots(len(boards), 1, figsize=size, squeeze=False, layout="constrained")
+    texts = {}
     for axis, board in zip(axes[:, 0], boards, strict=True):
         found = [r for r in rows if r["board"] == board and math.isfinite(r["negative_elbo"])]
         # A row far above the others, at the upper edge, would press them together.
@@ -61,7 +62,7 @@ def leaderboard(rows):
             else:
                 style = {"color": COLORS[kind], "marker": MARKERS[kind], "ms": 5, "capsize": 2}
                 axis.errorbar(x, y, None if y == top else row["standard_error"], **style)
-                points.append((x, y, text, COLORS[kind]))
+                points.append((x, y, 1.06 * x, text, COLORS[kind]))
         calls = sorted({x for x, *_ in points})
         axis.set(title=board, ylabel="-ELBO, nats (lower is better)")
         axis.set_xscale("log", base=2)
@@ -69,11 +70,58 @@ def leaderboard(rows):
         axis.set_xticks(calls, calls)
         axis.set_xlabel("calls of f for a gradient")
         axis.grid(alpha=0.3)
-        _annotate(axis, points)
+        texts[axis] = points
         for kind in ("pathwise", "score"):
             axis.plot([], [], MARKERS[kind], color=COLORS[kind], label=kind)
         axis.legend(loc="upper right")
+    _annotate(figure, texts)
     _save(figure, "leaderboard")
+
+
+def variance(rows):
+    """The standard deviation at the cost of one call of f against the bias, or, of unbiased rows,
+    above 'none': one row is left of and below another where it is better in both."""
+    panels = {"bernoulli": "bits", "categorical": "classes", "subsets": "k-subsets"}
+    size = 14, 7 * len(panels)
+    figure, axes = plt.subplots(len(panels), 2, figsize=size, layout="constrained")
+    texts = {}
+    for line, (law, title) in zip(axes, panels.items(), strict=True):
+        for axis, problem in zip(line, ("small", "large"), strict=True):
+            found = {
+                name: row[problem]
+                for name, row in rows.items()
+                if name.startswith(law) and row[problem] and row[problem]["std"]
+            }
+            bias = {
+                name: max(row["bias"], row["bias resolved to"])
+                for name, row in found.items()
+                if not ESTIMATORS[name].unbiased
+            }
+            low, high = min(bias.values()), max(bias.values())
+            decades = max(1, math.log10(high / low))
+            none, beside = low / 10 ** (0.6 * decades), high * 10 ** (0.1 * decades)
+            points = []
+            for name, row in found.items():
+                x, y = bias.get(name, none), row["std"] * row["evaluations"] ** 0.5
+                color = COLORS[ESTIMATORS[name].kind]
+                axis.plot(x, y, MARKERS[ESTIMATORS[name].kind], color=color, ms=5)
+                text = name.split("/")[1].replace("straight_through", "ST")
+                points.append((x, y, beside if name in bias else 1.15 * none, text, color))
+            axis.set(xscale="log", yscale="log", title=f"{title}, {problem} problem")
+            axis.set_xlim(none / 10 ** (0.1 * decades), beside * 10 ** (0.7 * decades))
+            powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+            ticks = [10.0**power for power in powers] or [low]
+            axis.set_xticks([none, *ticks], ["none", *(f"{tick:.2g}" for tick in ticks)])
+            axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            axis.set_xlabel("bias (what the draws can resolve, at least) / |gradient|")
+            axis.set_ylabel("std x sqrt(calls of f) / |gradient|")
+            axis.grid(alpha=0.3)
+            texts[axis] = points
+    figure.suptitle("left and down is better")
+    _annotate(figure, texts)
+    _save(figure, "variance")
 
 
 def _kind(row):
@@ -90,24 +138,28 @@ def _label(row):
     return ", ".join([method, *parts])
 
 
-def _annotate(axis, points):
-    """Each text right of its point, a line below the next: the nearest places that allow it."""
-    low, high = axis.get_ylim()
-    line = (high - low) / 62
-    for x in {x for x, *_ in points}:
-        column = sorted((p for p in points if p[0] == x), key=lambda p: p[1])
-        steps = line * np.arange(len(column))
-        places = isotonic_regression([y for _, y, *_ in column] - steps) + steps
-        for (_, y, text, color), place in zip(column, places, strict=True):
-            axis.annotate(
-                text,
-                (x, y),
-                (1.06 * x, place),
-                color=color,
-                fontsize=8,
-                va="center",
-                arrowprops={"arrowstyle": "-", "lw": 0.4, "color": color},
-            )
+def _annotate(figure, texts):
+    """The points (x, y, x of the text, text, color) of each of the axes: a text is as high as its
+    point, or a line below the next, in the nearest places that allow it."""
+    figure.draw_without_rendering()  # for the height of the axes
+    for axis, points in texts.items():
+        line = 13 / axis.get_window_extent().height  # a text has 8 points, at 100 dots an inch
+        scale = axis.transScale + axis.transLimits
+        for column in {right for _, _, right, *_ in points}:
+            own = sorted((p for p in points if p[2] == column), key=lambda p: p[1])
+            steps = line * np.arange(len(own))
+            heights = [scale.transform((x, y))[1] for x, y, *_ in own]
+            places = isotonic_regression(heights - steps) + steps
+            for (x, y, _, text, color), place in zip(own, places, strict=True):
+                axis.annotate(
+                    text,
+                    (x, y),
+                    scale.inverted().transform((scale.transform((column, y))[0], place)),
+                    color=color,
+                    fontsize=8,
+                    va="center",
+                    arrowprops={"arrowstyle": "-", "lw": 0.4, "color": color},
+                )
 
 
 def _save(figure, name):

@@ -349,5 +349,6 @@ if __name__ == "__main__":
     import _plots  # not above: the page needs no matplotlib
 
     PAGE.write_text(rendered())
+    _plots.variance(load("variance")["rows"])
     _plots.speed(rows_of(load("speed")["laws"]))
     _plots.leaderboard(load("leaderboard")["rows"])

@@ -3,9 +3,7 @@
 f is a random network with a quadratic term; logits are standard normal. Small problems have an
 exact reference by enumeration where the law is finite; large ones, and laws of continuous samples,
 that of RLOO under the same law. Rows of relaxed samples are judged against the discrete law that
-they stand for. Writes results/variance.json and results/variance.png: bias against the standard
-deviation at the cost of one call of f, so that one row is left of and below another where it is
-better in both.
+they stand for.
 """
 
 import argparse
@@ -15,17 +13,14 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 
-from _common import RESULTS, digest, modules, read, write
+from _common import digest, modules, read, write
 from relaxjax import audit, score
 from relaxjax.catalog import ESTIMATORS
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "examples"))
 from vae import latent  # noqa: E402  (the example knows every law's family)
-
-matplotlib.use("Agg")
 
 KEY = jax.random.key(0)
 # As the example's --latent; large problems where a law is among the large ones.
@@ -144,29 +139,6 @@ def samples(name, num_draws):
     return results
 
 
-def plot(results):
-    import matplotlib.pyplot as plt
-
-    panels = {"bernoulli": "bits", "categorical": "classes", "subsets": "k-subsets"}
-    figure, axes = plt.subplots(len(panels), 2, figsize=(13, 15), constrained_layout=True)
-    for line, (law, title) in zip(axes, panels.items(), strict=True):
-        for axis, size in zip(line, ("small", "large"), strict=True):
-            for name, row in results.items():
-                found = row.get(size)
-                if not name.startswith(law) or not found or not found["std"]:
-                    continue
-                floor = max(found["bias"], found["bias resolved to"])
-                deviation = found["std"] * math.sqrt(found["evaluations"])
-                unbiased = ESTIMATORS[name].unbiased
-                axis.plot(floor, deviation, "o" if unbiased else "s", ms=5, mfc="none")
-                axis.annotate(name.split("/")[1], (floor, deviation), fontsize=7)
-            axis.set(xscale="log", yscale="log", title=f"{title}, {size} problem")
-            axis.set_xlabel("bias (what the draws can resolve, at least) / |gradient|")
-            axis.set_ylabel("std x sqrt(calls of f) / |gradient|")
-    figure.suptitle("left and down is better; circles are unbiased estimators")
-    figure.savefig(RESULTS / "variance.png", dpi=70)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=20_000)
@@ -186,7 +158,6 @@ def main():
         results[name] = old
         write("variance", {"rows": {**done, **results}})
         print(f"{name:44} {old['small']} {old['large'] or ''}", flush=True)
-    plot(results)
 
 
 if __name__ == "__main__":
