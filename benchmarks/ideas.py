@@ -184,11 +184,11 @@ def fitted_pairs(family):
             pairs = jnp.where(different, pairs + pairs.T, 0) / 2
             return F - flat @ linear.ravel() - jnp.sum((flat @ pairs) * flat, axis=-1), pairs
 
-        left, pairs = rest(phi)
+        left, symmetric = rest(phi)
         mu, pull = _surrogate.mean_and_pullback(family, l)
-        exact = pull(linear + 2 * (pairs @ mu.ravel()).reshape(mu.shape))
+        exact = pull(phi[0] + 2 * (symmetric @ mu.ravel()).reshape(mu.shape))
         g = _surrogate.score(family, leave_one_out(left), X, l) + exact
-        value = attach(jnp.mean(values), logits, jax.lax.stop_gradient(g))
+        value = attach(jnp.mean(values), logits, g)
         fit = jax.grad(lambda phi: of_difference(rest(phi)[0], None))(phi)
         return attach(value, (linear, pairs), fit)
 
