@@ -90,7 +90,7 @@ def _imports(name):
     for node in ast.walk(ast.parse((SOURCES / f"{name}.py").read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "relaxjax":
             found.update(node.module.split(".")[1:] or [alias.name for alias in node.names])
-    return {found for found in found if (SOURCES / f"{found}.py").exists()}
+    return {module for module in found if (SOURCES / f"{module}.py").exists()}
 
 
 @functools.cache

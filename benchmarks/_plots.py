@@ -105,8 +105,8 @@ def variance(rows):
                 x, y = bias.get(name, none), row["std"] * row["evaluations"] ** 0.5
                 color = COLORS[ESTIMATORS[name].kind]
                 axis.plot(x, y, MARKERS[ESTIMATORS[name].kind], color=color, ms=5)
-                text = name.split("/")[1].replace("straight_through", "ST")
-                points.append((x, y, beside if name in bias else 1.15 * none, text, color))
+                right = beside if name in bias else 1.15 * none
+                points.append((x, y, right, _method(name), color))
             axis.set(xscale="log", yscale="log", title=f"{title}, {problem} problem")
             axis.set_xlim(none / 10 ** (0.1 * decades), beside * 10 ** (0.7 * decades))
             powers = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
@@ -130,12 +130,15 @@ def _kind(row):
 
 
 def _label(row):
-    """The method and what is not seen from its calls of f; ST for straight_through."""
-    method = row["estimator"].split("/")[1].replace("straight_through", "ST")
+    """The method and what is not seen from its calls of f."""
     parts = [f"t {t}" for h, t in row["hyperparameters"].items() if h == "temperature"]
     if row["network"]:
         parts.append(f"{row['network'][0]} factors" if row["network"][0] else "linear")
-    return ", ".join([method, *parts])
+    return ", ".join([_method(row["estimator"]), *parts])
+
+
+def _method(estimator):
+    return estimator.split("/")[1].replace("straight_through", "ST")
 
 
 def _annotate(figure, texts):

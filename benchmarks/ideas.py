@@ -18,10 +18,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
 
 from _common import digest, read, write
-from leaderboard import _FACTORS, SHAPES, Network, Row, initialize, layers, run, together
+from leaderboard import (
+    _FACTORS,
+    BATCH,
+    SHAPES,
+    Network,
+    Row,
+    digits,
+    initialize,
+    layers,
+    run,
+    together,
+)
 from relaxjax import _surrogate, audit, bernoulli, categorical, control_variates, score
 from relaxjax._surrogate import attach, attach_variance, constants
 from relaxjax.score import leave_one_out
@@ -199,7 +209,8 @@ def pairs_network(board, epochs):
     """256 units of centered inputs, its last layer from 0; Adam from 2e-3 down to 1e-4."""
     shape = SHAPES[board]
     n, uniform = math.prod(shape), 1 / (shape[1] if len(shape) > 1 else 2)
-    center = jnp.asarray(np.mean(load_digits().images.reshape(-1, 64) >= 8, axis=0), jnp.float32)
+    images = digits()
+    center = jnp.mean(images, axis=0)
 
     def start(key):
         hidden, (w, b) = initialize(key, ((64 + n, 256), (256, n + n * n)))
@@ -209,7 +220,7 @@ def pairs_network(board, epochs):
         out = layers(params, 2 * jnp.concatenate([x - center, q.ravel() - uniform]))
         return {"linear": out[:n].reshape(shape), "pairs": out[n:].reshape(n, n)}
 
-    schedule = optax.cosine_decay_schedule(2e-3, 17 * epochs, alpha=0.05)
+    schedule = optax.cosine_decay_schedule(2e-3, len(images) // BATCH * epochs, alpha=0.05)
     return Network(start, learned, optax.adam(schedule))
 
 
@@ -220,7 +231,7 @@ def exact_in_logits(family):
         values = _surrogate.evaluate(f, _surrogate.draw(key, logits, family, 2))
         l = jax.lax.stop_gradient(logits)
         g = jax.grad(lambda l: score.exact(f, l, family=family))(l)
-        return attach(jnp.mean(values), logits, jax.lax.stop_gradient(g))
+        return attach(jnp.mean(values), logits, g)
 
     return estimate
 

@@ -232,8 +232,12 @@ def train(seed, images, row, epochs, estimate, network):
     return exact(params["model"], images, ESTIMATORS[row.estimator].family, shape)
 
 
+def digits():
+    return jnp.asarray(load_digits().images.reshape(-1, 64) >= 8, jnp.float32)
+
+
 def run(row, epochs, estimate=None, network=None):
-    images = jnp.asarray(load_digits().images.reshape(-1, 64) >= 8, jnp.float32)
+    images = digits()
     estimate = estimate or relaxjax.estimator(row.estimator, **row.hyperparameters)
     network = network or network_of(row)
     program = functools.partial(train, row=row, epochs=epochs, estimate=estimate, network=network)

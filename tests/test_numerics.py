@@ -12,6 +12,7 @@ pytestmark = pytest.mark.optimized
 
 KEY = jax.random.key(3)
 WORDS = 2**32
+DTYPES = ["float32", *["float64"] * jax.config.jax_enable_x64]
 
 
 @pytest.mark.parametrize(
@@ -22,11 +23,9 @@ WORDS = 2**32
         (_numerics.gumbel, stats.gumbel_r),
     ],
 )
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_noise_has_its_law(noise, law, dtype):
     """Kolmogorov-Smirnov at a million draws, and the counts in both tails, which it hardly sees."""
-    if dtype == "float64" and not jax.config.jax_enable_x64:
-        pytest.skip("float64 is off")
     n = 1_000_000
     x = np.asarray(noise(KEY, (n,), jnp.dtype(dtype)), float)
     assert stats.kstest(x, law.cdf).pvalue > 1e-6
@@ -49,11 +48,9 @@ def test_normal_is_the_quantile_of_its_word(monkeypatch):
     assert 6.3 < np.max(np.abs(x)) < 6.4
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_log_ndtr(dtype):
     """Oracles: scipy, and the ratio phi / Phi by scipy's scaled complementary error function."""
-    if dtype == "float64" and not jax.config.jax_enable_x64:
-        pytest.skip("float64 is off")
     x = np.concatenate([np.linspace(-60, 8, 401), [-1e4, -300.0, -20.01, -19.99, -10.01, -9.99]])
     # Near 0 the logarithm rounds as 1 does.
     rtol, atol = {"float32": (1e-6, 1e-7), "float64": (1e-13, 1e-15)}[dtype]
@@ -67,11 +64,9 @@ def test_log_ndtr(dtype):
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_sigmoid_slope(dtype):
     """Oracle: hyperbolic functions by NumPy, with two derivatives more, at 0 and in the tails."""
-    if dtype == "float64" and not jax.config.jax_enable_x64:
-        pytest.skip("float64 is off")
     x = np.concatenate([np.linspace(-80, 80, 401), [-1e-3, 1e-3, -np.inf, np.inf]])
     half = np.where(np.isinf(x), np.sign(x) * 1e3, x) / 2
     with np.errstate(over="ignore"):
