@@ -346,7 +346,7 @@ def test_gumbel_rao_weight(temperature, given_1, given_0):
     """Oracle: the reference's quadrature of E[weight | b]; ours over the conditional draw."""
     noise = stats.logistic.ppf((np.arange(400_000) + 0.5) / 400_000)
     for b, expected in ((1.0, given_1), (0.0, given_0)):
-        x = np.asarray(bernoulli._logistic_given_bit(b, L)(noise)) / temperature
+        x = np.asarray(bernoulli._logistic_given_bit(b, L)(np.exp(noise))) / temperature
         assert np.all((x > 0) == b)
         close(np.mean(expit(x) * expit(-x)) / temperature, expected, rtol=1e-4)
 
@@ -357,23 +357,28 @@ def test_conditional_draw_has_the_law_of_rejection(b):
     x = L + np.random.default_rng(7).logistic(size=400_000)
     kept = x[(x > 0) == b]
     noise = np.random.default_rng(8).logistic(size=200_000)
-    ours = np.asarray(bernoulli._logistic_given_bit(b, L)(noise))
+    ours = np.asarray(bernoulli._logistic_given_bit(b, L)(np.exp(noise)))
     assert stats.ks_2samp(kept, ours).pvalue > SIGNIFICANCE
 
 
-def test_gumbel_rao_rule_is_its_noises_mean():
-    """The rule at one key against NumPy on the very noise that it redraws."""
-    key, l, b = jax.random.key(9), np.array([0.5, -1.0, 2.0]), np.array([1.0, 0.0, 0.0])
-    g, temperature = np.array([1.0, 2.0, 3.0]), 0.7
-    back = pullback(lambda l: bernoulli._gumbel_rao(key, b, l, temperature, 5), l)
+@pytest.mark.parametrize("temperature", [0.7, 100.0])
+@pytest.mark.parametrize("dtype, rtol", [("float64", 1e-12), ("float32", 1e-5)])
+def test_gumbel_rao_rule_is_its_noises_mean(dtype, rtol, temperature):
+    """The rule at one key against NumPy on the very noise that it redraws, also where the other
+    bit's probability is 0 in float32 and its logarithm counts."""
+    key = jax.random.key(9)
+    l, b = np.array([0.5, -1.0, 2.0, 150.0, 150.0]), np.array([1.0, 0.0, 0.0, 1.0, 0.0])
+    g = np.arange(1.0, 6.0)
+    L, B, G, T = (jnp.asarray(x, dtype) for x in (l, b, g, temperature))
+    back = pullback(lambda l: bernoulli._gumbel_rao(key, B, l, T, 5), L)
     weights = []
     for k in jax.random.split(key, 5):
-        w = np.asarray(_numerics.logistic(k, (3,), jnp.dtype("float64")))
+        w = np.asarray(_numerics.logistic(k, (5,), jnp.dtype(dtype)), float)
         sign = 2 * b - 1
         x = sign * np.logaddexp(0, np.logaddexp(0, sign * l) + w) / temperature
         weights.append(expit(x) * expit(-x) / temperature)
-    close(back(g)[0], g * np.mean(weights, axis=0), rtol=1e-12)
-    assert len(np.unique(weights)) == 15
+    close(back(G)[0], g * np.mean(weights, axis=0), rtol=rtol, atol=1e-37)
+    assert len(np.unique(weights)) == 25
 
 
 def test_gumbel_rao_in_the_limits():

@@ -20,6 +20,8 @@ DTYPES = ["float32", *["float64"] * jax.config.jax_enable_x64]
     [
         (_numerics.normal, stats.norm),
         (_numerics.logistic, stats.logistic),
+        (_numerics.odds, stats.fisk(1)),
+        (_numerics.exponential, stats.expon),
         (_numerics.gumbel, stats.gumbel_r),
     ],
 )

@@ -41,24 +41,39 @@ def _words(key, shape, dtype):
     return jax.random.bits(key, shape, f"uint{bits}"), bits
 
 
-def gumbel(key, shape, dtype):
-    """Standard Gumbel noise from one word each, in [-3.13, 22.9] for float32."""
+def exponential(key, shape, dtype):
+    """Standard exponential noise from one word each: never 0, and finest where it is small."""
     words, bits = _words(key, shape, dtype)
     # v = 1 - u, each exact to rounding, so that neither tail is a difference.
     u, v = ((w.astype(dtype) + 0.5) * 2.0**-bits for w in (~words, words))
     # -log1p(-v), with its series where log u would cancel: log1p itself costs twice as much.
     terms = {32: 5, 64: 11}[bits]
     series = v * functools.reduce(lambda acc, k: acc * v + 1 / k, range(terms, 0, -1), 0.0)
-    return -jnp.log(jnp.where(v < 1 / 32, series, -jnp.log(u)))
+    return jnp.where(v < 1 / 32, series, -jnp.log(u))
+
+
+def gumbel(key, shape, dtype):
+    """Standard Gumbel noise from one word each, in [-3.13, 22.9] for float32."""
+    return -jnp.log(exponential(key, shape, dtype))
+
+
+def _signs_and_tails(key, shape, dtype):
+    """Of one word each: a fair bit, and a uniform h in (0, 1/2], so that both tails are fine."""
+    words, bits = _words(key, shape, dtype)
+    return words & 1 == 1, ((words >> 1).astype(dtype) + 0.5) * 2.0**-bits
 
 
 def logistic(key, shape, dtype):
     """Standard logistic noise from one word each: symmetric, and never infinite."""
-    words, bits = _words(key, shape, dtype)
-    # One bit is the sign, the others a uniform h in (0, 1/2]: both tails are equally fine.
-    h = ((words >> 1).astype(dtype) + 0.5) * 2.0**-bits
+    positive, h = _signs_and_tails(key, shape, dtype)
     magnitude = jnp.log(1 / h - 1)
-    return jnp.where(words & 1 == 1, magnitude, -magnitude)
+    return jnp.where(positive, magnitude, -magnitude)
+
+
+def odds(key, shape, dtype):
+    """exp of that logistic noise, without a logarithm."""
+    positive, h = _signs_and_tails(key, shape, dtype)
+    return jnp.where(positive, 1 - h, h) / jnp.where(positive, h, 1 - h)
 
 
 # -Phi^-1(h) / (1 - 2 h) to 1e-8, as a ratio of polynomials in w = -log(4 h (1 - h)), w^6 first.

@@ -359,7 +359,7 @@ def _gumbel_rao_bwd(num_noise, residuals, g):
     given_bit = _logistic_given_bit(b, logits)
 
     def weight(key):
-        x = given_bit(_numerics.logistic(key, logits.shape, logits.dtype))
+        x = given_bit(_numerics.odds(key, logits.shape, logits.dtype))
         x = _numerics.follow(x, logits)
         return _numerics.sigmoid_slope(x / temperature) / temperature
 
@@ -370,10 +370,13 @@ _gumbel_rao.defvjp(_gumbel_rao_fwd, _gumbel_rao_bwd)
 
 
 def _logistic_given_bit(b, logits):
-    """The map from logistic noise to logits + L given that its sign is b's; no rejection."""
+    """The map from the odds e^L of logistic noise to logits + L given that its sign is b's; no
+    rejection."""
     sign = 2 * b - 1
-    start = jax.nn.softplus(sign * logits)
-    return lambda noise: sign * jax.nn.softplus(start + noise)
+    # |x| = sp(sp(sign logits) + L), with one logarithm a noise. q is the other bit's probability.
+    log_q = jax.nn.log_sigmoid(-sign * logits)
+    q = jnp.exp(log_q)
+    return lambda odds: sign * (jnp.log(q + odds) - log_q)
 
 
 def stochastic_times_smooth(key, logits, *, shape=None):

@@ -492,7 +492,7 @@ def _gumbel_rao_bwd(num_noise, residuals, g):
     key, d, logits, temperature = residuals
 
     def gradient(key):
-        noise = _numerics.gumbel(key, logits.shape, logits.dtype)
+        noise = _numerics.exponential(key, logits.shape, logits.dtype)
         x = _numerics.follow(_gumbel_given_class(noise, d, logits), logits)
         return _numerics.covariance(_numerics.softmax(x / temperature), g) / temperature
 
@@ -503,12 +503,13 @@ _gumbel_rao.defvjp(_gumbel_rao_fwd, _gumbel_rao_bwd)
 
 
 def _gumbel_given_class(noise, d, logits):
-    """log p + G given that its arg-max is d's class, from one Gumbel draw an entry; no rejection.
+    """log p + G given that its arg-max is d's class, from one exponential draw E an entry; no
+    rejection.
 
-    The largest is a standard Gumbel; the others are truncated below it.
+    e^-G of the largest is its E, and those of the others are E / p beyond that.
     """
     masked = logits == -jnp.inf
     log_p = jnp.where(masked, 0, jax.nn.log_softmax(logits))
-    top = _numerics.row_sum(jnp.where(d == 0, 0, d * noise))
-    others = jnp.where(masked, -jnp.inf, -jnp.logaddexp(-top, -noise - log_p))
-    return jnp.where(d == 0, others, top + 0 * d)
+    first = _numerics.row_sum(jnp.where(d == 0, 0, d * noise))
+    others = log_p - jnp.log(noise + first * jnp.exp(log_p))
+    return jnp.where(d == 0, jnp.where(masked, -jnp.inf, others), -jnp.log(first) + 0 * d)

@@ -125,7 +125,7 @@ _RELAXATIONS = {
         noise=_numerics.logistic,
         hard=lambda noise, l: bernoulli._straight_through_concrete(noise, l, jnp.ones_like(l)),
         free=jnp.add,
-        given=lambda noise, b, l: bernoulli._logistic_given_bit(b, l)(noise),
+        given=lambda noise, b, l: bernoulli._logistic_given_bit(b, l)(jnp.exp(noise)),
         relax=lambda z, temperature: bernoulli._concrete(jnp.zeros_like(z), z, temperature),
     ),
     "categorical": _Relaxation(
@@ -135,7 +135,7 @@ _RELAXATIONS = {
         ),
         # Normalized, as the law of z given b takes them.
         free=lambda noise, l: jax.nn.log_softmax(l) + noise,
-        given=categorical._gumbel_given_class,
+        given=lambda noise, d, l: categorical._gumbel_given_class(jnp.exp(-noise), d, l),
         relax=lambda z, temperature: categorical._gumbel_softmax(jnp.zeros_like(z), z, temperature),
     ),
 }

@@ -263,8 +263,7 @@ def arms(key, f, logits, *, num_samples=4):
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
     wide, _ = _arguments.parameters("logits", logits, None)
-    # Exponential noise by way of Gumbel noise, which is never 0 and finest where that is small.
-    noise = jnp.exp(-_numerics.gumbel(key, (num_samples, *wide.shape), wide.dtype))
+    noise = _numerics.exponential(key, (num_samples, *wide.shape), wide.dtype)
     return _arms(noise, f, jnp.asarray(logits))
 
 
