@@ -205,19 +205,22 @@ def fitted_pairs(family):
     return estimate
 
 
-def pairs_network(board, epochs):
-    """256 units of centered inputs, its last layer from 0; Adam from 2e-3 down to 1e-4."""
+def pairs_network(board, epochs, units=256):
+    """Of centered inputs, its last layer from 0; no units is a linear map. Adam from 2e-3 down to
+    1e-4."""
     shape = SHAPES[board]
     n, uniform = math.prod(shape), 1 / (shape[1] if len(shape) > 1 else 2)
     images = digits()
     center = jnp.mean(images, axis=0)
 
     def start(key):
-        hidden, (w, b) = initialize(key, ((64 + n, 256), (256, n + n * n)))
-        return [hidden, (0 * w, b)]
+        sizes = ((64 + n, units), (units, n + n * n)) if units else ((64 + n, n + n * n),)
+        *hidden, (w, b) = initialize(key, sizes)
+        return [*hidden, (0 * w, b)]
 
     def learned(params, x, q):
-        out = layers(params, 2 * jnp.concatenate([x - center, q.ravel() - uniform]))
+        inputs = 2 * jnp.concatenate([x - center, q.ravel() - uniform])
+        out = layers(params, inputs) if units else inputs @ params[0][0] + params[0][1]
         return {"linear": out[:n].reshape(shape), "pairs": out[n:].reshape(n, n)}
 
     schedule = optax.cosine_decay_schedule(2e-3, len(images) // BATCH * epochs, alpha=0.05)
@@ -261,6 +264,7 @@ IDEAS = {
     "antithetic pairs": Idea(antithetic, boards=("12 bits",)),  # of bits alone
     "two different samples": Idea(without_replacement),
     "all pairs, fitted, centered network": Idea(fitted_pairs, pairs_network),
+    "all pairs, fitted, linear map": Idea(fitted_pairs, functools.partial(pairs_network, units=0)),
     "no idea: exact in logits": Idea(exact_in_logits, evaluations=4096),
 }
 

@@ -91,14 +91,25 @@ def slurm(port, i):
     }
 
 
-def test_two_processes(launch, alone, plain_jax, tmp_path, monkeypatch):
-    """Joined as SLURM says. Oracle: one process, to 1e-5. One of them writes."""
+def open_mpi(port, i):
+    """What Open MPI's mpirun -n 2 says."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": f"{port}.0;tcp://127.0.0.1:{port}",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": str(i),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(i),
+    }
+
+
+@pytest.mark.parametrize("cluster", [slurm, open_mpi] if FULL else [slurm])
+def test_two_processes(cluster, launch, alone, plain_jax, tmp_path, monkeypatch):
+    """Joined as a cluster says. Oracle: one process, to 1e-5. One of them writes."""
     port, processes = free_port(), []
     for i in range(2):
-        for name, value in slurm(port, i).items():
+        for name, value in cluster(port, i).items():
             monkeypatch.setenv(name, value)
         processes.append(launch(*ARGV, 3, "--run-dir", tmp_path / "run"))
-    for name in slurm(port, 0):
+    for name in cluster(port, 0):
         monkeypatch.delenv(name)
     (out, _), (other, _) = finish(*processes)
     assert "nats" in out and "nats" not in other
