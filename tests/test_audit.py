@@ -129,7 +129,8 @@ def bits_disarm(key, f, l, *, sign=1.0):
 
 def bits_arms(key, f, l, *, rho=True):
     """Three samples of the Dirichlet copula."""
-    d = jax.random.dirichlet(key, jnp.ones(3, l.dtype), l.shape).T
+    d = jax.random.exponential(key, (3, *l.shape), l.dtype)
+    d = d / d.sum(0, keepdims=True)
     q = jax.nn.sigmoid(-jnp.abs(l))
     r = jnp.asarray((1 - d) ** 2 < q[None], l.dtype)
     x = jnp.where((l < 0)[None], r, 1 - r)

@@ -214,6 +214,7 @@ def test_second_derivatives_are_finite_and_relaxed_ones_are_derivatives(name):
         np.testing.assert_allclose(second[(..., *i)], expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ROWS)
 def test_gradients_of_what_f_closes_over(name):
     """Oracle: the gradient of f at the very sample, by a second f that keeps it."""
@@ -317,6 +318,7 @@ def test_extremes_are_finite(name, dtype):
             assert np.all(np.asarray(gradient)[np.isinf(np.asarray(logits, float))] == 0)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", [name for name in ROWS if real(name)])
 def test_a_hyperparameter_outside_the_law_has_no_gradient(name):
     row = ESTIMATORS[name]
