@@ -44,6 +44,17 @@ def _turn(contestant):
     return turn
 
 
+def warm(f, *args):
+    """A contestant whose arguments a call before brings back into the caches, from another's."""
+    turn = _turn((f, args))
+
+    def second():
+        turn()
+        return turn()
+
+    return second
+
+
 def ratio(times, a, b):
     """Median and quartiles of a's time over b's, each of one turn: neighbors, so drift cancels."""
     return [float(f"{q:.3g}") for q in np.percentile(times[a] / times[b], (50, 25, 75))]

@@ -18,7 +18,7 @@ import numpy as np
 import _peers
 import relaxjax
 from _common import digest, modules, read, write
-from _race import forward_backward, median, race, ratio
+from _race import forward_backward, median, race, ratio, warm
 from laws import LAWS, K
 from relaxjax import _numerics, categorical, subsets, top_k
 from relaxjax.catalog import ESTIMATORS
@@ -131,19 +131,6 @@ def growth(name, sizes=(10_000, 100_000, 1_000_000, 10_000_000)):
         figures["share of bandwidth"] = float(f"{moved / took / peak:.2g}")
     show(name, figures)
     return figures
-
-
-def warm(f, *args):
-    """A contestant whose arguments a call before has brought into the caches, from another's."""
-    f = jax.jit(f)
-
-    def turn():
-        jax.block_until_ready(f(*args))
-        start = time.perf_counter()
-        jax.block_until_ready(f(*args))
-        return time.perf_counter() - start
-
-    return turn
 
 
 def nanoseconds(times, contestant, entries):
