@@ -128,3 +128,13 @@ def test_an_mnist_board(mnist, tmp_path, monkeypatch):
     assert row["images"] == 200 and 0 < row["negative_elbo_test"][0] < 64 * math.log(2)
     page = script("render").mnist_page(found)
     assert "`categorical/straight_through` | - | 1 | 8 of 200" in page[-1]
+
+
+def test_the_fit_of_normal_noise():
+    """The best error has one size and alternating signs at 13 points: Chebyshev's theorem."""
+    fitted = script("normal_noise")
+    error = fitted.errors(fitted.fit())
+    runs = np.split(error, np.flatnonzero(np.diff(np.sign(error))) + 1)
+    sizes = [np.max(np.abs(run)) for run in runs]
+    assert len(sizes) == 13 and np.max(sizes) < 1e-8
+    np.testing.assert_allclose(sizes, np.max(sizes), rtol=1e-4)
