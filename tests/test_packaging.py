@@ -2,13 +2,22 @@
 
 import importlib.metadata
 import importlib.resources
+import pathlib
 import re
+
+import pytest
 
 import relaxjax
 
 
 def test_version_is_that_of_the_metadata():
     assert importlib.metadata.version("relaxjax") == relaxjax.__version__
+
+
+@pytest.mark.once
+def test_version_is_that_of_the_citation():
+    citation = pathlib.Path(__file__).resolve().parents[1] / "CITATION.cff"
+    assert re.findall(r"^version: (.+)$", citation.read_text(), re.M) == [relaxjax.__version__]
 
 
 def test_is_typed():
