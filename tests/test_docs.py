@@ -25,7 +25,7 @@ def public(module):
     ]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "CONTRIBUTING.md"])
 def test_python_blocks_run(page):
     """In order, in one namespace, as a reader would; the README's step really steps."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
@@ -40,6 +40,9 @@ def test_python_blocks_run(page):
         )
         assert value == 20 and dlogits.shape == (4, 8) and ddecoder.shape == (8, 5)
         assert names["gradients"].shape == (16, 3)
+    if page == "CONTRIBUTING.md":
+        template, function = names["reinmax"], relaxjax.categorical.reinmax
+        assert inspect.signature(template) == inspect.signature(function)
 
 
 def test_every_public_name_is_documented():
@@ -74,6 +77,6 @@ def test_every_row_is_in_the_table():
 
 
 def test_links_and_pictures_are_there():
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
