@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
+from relaxjax import _rules
+
 SIGNIFICANCE = 1e-6
 
 
@@ -288,3 +290,16 @@ def check_extremes(estimate, law_name, dtype):
     assert np.all(gradient[:, np.isinf(EXTREME[law_name])] == 0)
     assert np.any(gradient != 0)
     return gradient.mean(0)
+
+
+# ------------------------------------------------------------------------------- rules of a draw
+
+
+def hard_rule(rule):
+    """A hard draw with that rule: (draw, *params) -> draw."""
+    return functools.partial(_rules.hard, rule)
+
+
+def of_noise(rule):
+    """A rule of x = logits + noise as a function of both: (noise, logits, *rest) -> sample."""
+    return lambda noise, logits, *rest: rule(logits + noise, *rest)

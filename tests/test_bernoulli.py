@@ -1,14 +1,16 @@
 """The laws and rules of one bit, against closed forms, quadrature and enumeration."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SIGNIFICANCE, close, pullback
+from oracles import SIGNIFICANCE, close, hard_rule, of_noise, pullback
 from scipy import integrate, stats
 from scipy.special import expit
 
-from relaxjax import _numerics, bernoulli
+from relaxjax import _noise, _numerics, _rules, bernoulli
 
 L, P = 0.5, 0.6224593312018546  # the reference's bit
 FUNCTIONS = {
@@ -180,14 +182,14 @@ def test_stochastic_times_smooth_has_its_law():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_logistic_noise(dtype):
     """Kolmogorov-Smirnov on 2e6 draws, and the ends of the range by extreme words."""
-    noise = np.asarray(_numerics.logistic(jax.random.key(4), (2_000_000,), jnp.dtype(dtype)), float)
+    noise = np.asarray(_noise.logistic(jax.random.key(4), (2_000_000,), jnp.dtype(dtype)), float)
     assert stats.kstest(noise, stats.logistic.cdf).pvalue > SIGNIFICANCE
     assert np.all(np.isfinite(noise))
     bits = 32 if dtype == "float32" else 64
     words = np.array([0, 1, 2**bits - 2, 2**bits - 1], f"uint{bits}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_numerics, "_words", lambda *a: (jnp.asarray(words), bits))
-        ends = np.asarray(_numerics.logistic(None, None, jnp.dtype(dtype)), float)
+        patch.setattr(_noise, "_words", lambda *a: (jnp.asarray(words), bits))
+        ends = np.asarray(_noise.logistic(None, None, jnp.dtype(dtype)), float)
     tail = (bits + 1) * np.log(2)
     close(ends, [-tail, tail, 0, 0], rtol=1e-6, atol=3e-7)
 
@@ -224,13 +226,13 @@ def test_relaxed_rules(temperature):
     y = (POINTS + noise) / temperature
     slope = expit(y) * expit(-y)
     t = np.float64(temperature)
-    _, dl, dt = pullback(bernoulli._concrete, noise, POINTS, t)(g)
+    _, dl, dt = pullback(of_noise(_rules.tempered_sigmoid), noise, POINTS, t)(g)
     close(dl, g * slope / temperature, rtol=1e-12, atol=1e-300)
     close(dt, -np.sum(g * slope * y / temperature), rtol=1e-12)
-    _, dl, dt = pullback(bernoulli._logit_concrete, noise, POINTS, t)(g)
+    _, dl, dt = pullback(of_noise(_rules.tempered), noise, POINTS, t)(g)
     close(dl, g / temperature, rtol=1e-12)
     close(dt, -np.sum(g * y / temperature), rtol=1e-12)
-    *_, dt = pullback(bernoulli._concrete, noise, POINTS, np.full(8, temperature))(g)
+    *_, dt = pullback(of_noise(_rules.tempered_sigmoid), noise, POINTS, np.full(8, temperature))(g)
     close(dt, -g * slope * y / temperature, rtol=1e-12, atol=1e-300)
 
 
@@ -238,9 +240,9 @@ def test_hard_rules():
     g, p = np.arange(1.0, 9.0), expit(POINTS)
     for b in (0.0, 1.0):
         b = np.full(8, b)
-        _, dl = pullback(bernoulli._straight_through, b, POINTS)(g)
+        _, dl = pullback(hard_rule(bernoulli._straight_through_rule), b, POINTS)(g)
         close(dl, g * p * expit(-POINTS), rtol=1e-12, atol=1e-300)
-        _, dl = pullback(bernoulli._zgr, b, POINTS)(g)
+        _, dl = pullback(hard_rule(bernoulli._zgr_rule), b, POINTS)(g)
         close(dl, g * np.where(b, expit(-POINTS), p) / 2, rtol=1e-12, atol=1e-300)
         _, dl = pullback(bernoulli._stochastic_times_smooth, b, POINTS)(g)
         q = np.sqrt(p)
@@ -252,7 +254,7 @@ def test_hard_rules():
 def test_straight_through_concrete_rule(temperature):
     noise, g = np.linspace(-3, 3, 8), np.arange(1.0, 9.0)
     x = POINTS + noise
-    z, back = jax.vjp(bernoulli._straight_through_concrete, noise, POINTS, temperature)
+    z, back = jax.vjp(of_noise(_rules.tempered_bit), noise, POINTS, temperature)
     assert np.array_equal(z, x > 0)
     _, dl, dt = back(g)
     s = expit(x / temperature) * expit(-x / temperature) / temperature
@@ -261,8 +263,8 @@ def test_straight_through_concrete_rule(temperature):
 
 
 def test_weight_oracles():
-    close(weight(bernoulli._zgr, 1.0, L), 0.18877033)
-    close(weight(bernoulli._zgr, 0.0, L), 0.31122967)
+    close(weight(hard_rule(bernoulli._zgr_rule), 1.0, L), 0.18877033)
+    close(weight(hard_rule(bernoulli._zgr_rule), 0.0, L), 0.31122967)
     close(weight(bernoulli._stochastic_times_smooth, 1.0, L), 0.22339862)
     close(weight(bernoulli._stochastic_times_smooth, 0.0, L), 0.27838885)
 
@@ -277,7 +279,7 @@ EXPECTED = {  # reference: d/dl E[f] by the rule, f = b, square, exp, cube
 @pytest.mark.parametrize("rule", ["straight_through", "zgr"])
 def test_expected_gradients(rule):
     """Oracle: both bits, weighted by their probabilities."""
-    core = getattr(bernoulli, f"_{rule}")
+    core = hard_rule(getattr(bernoulli, f"_{rule}_rule"))
     for name, expected in zip(FUNCTIONS, EXPECTED[rule], strict=True):
         actual = sum(q * SLOPES[name](b) * weight(core, b, L) for b, q in ((1.0, P), (0.0, 1 - P)))
         close(actual, expected, rtol=2e-7)
@@ -290,7 +292,7 @@ def test_zgr_is_exact_on_quadratics_of_each_bit():
     f = lambda z: z @ A @ z + b @ z + z[0] * z[1] * z[2]
     states = bernoulli.family.support(logits)
     p = np.exp([bernoulli.family.log_prob(x, logits) for x in states])
-    estimate = jax.grad(lambda l, x: f(bernoulli._zgr(x, l)))
+    estimate = jax.grad(lambda l, x: f(hard_rule(bernoulli._zgr_rule)(x, l)))
     exact = jax.grad(
         lambda l: sum(jnp.exp(bernoulli.family.log_prob(x, l)) * f(x) for x in states)
     )(logits)
@@ -314,7 +316,7 @@ def test_concrete_expected_gradient(temperature, expected):
     """Oracle: the reference's quadrature of E[dz/dl]; ours over the noise, by the rule."""
     noise = stats.logistic.ppf((np.arange(200_000) + 0.5) / 200_000)
     _, dl, _ = pullback(
-        bernoulli._concrete, noise, np.full(noise.shape, L), np.float64(temperature)
+        of_noise(_rules.tempered_sigmoid), noise, np.full(noise.shape, L), np.float64(temperature)
     )(np.ones(noise.shape))
     close(np.mean(dl), expected, rtol=1e-6)
 
@@ -328,7 +330,7 @@ def test_straight_through_concrete_expected_gradient(temperature, expected):
     noise = stats.logistic.ppf((np.arange(400_000) + 0.5) / 400_000)
     l = np.full(noise.shape, L)
     for name, value in zip(("b", "square", "exp"), expected, strict=True):
-        z, back = jax.vjp(lambda l: bernoulli._straight_through_concrete(noise, l, temperature), l)
+        z, back = jax.vjp(lambda l: of_noise(_rules.tempered_bit)(noise, l, temperature), l)
         slopes = np.broadcast_to(SLOPES[name](np.asarray(z)), z.shape)
         # The midpoint rule's error at the jump of the slope, where x = 0.
         jump = abs(SLOPES[name](1.0) - SLOPES[name](0.0)) / 4 / temperature / 400_000
@@ -370,10 +372,12 @@ def test_gumbel_rao_rule_is_its_noises_mean(dtype, rtol, atol, temperature):
     l, b = np.array([0.5, -1.0, 2.0, 150.0, 150.0]), np.array([1.0, 0.0, 0.0, 1.0, 0.0])
     g = np.arange(1.0, 6.0)
     L, B, G, T = (jnp.asarray(x, dtype) for x in (l, b, g, temperature))
-    back = pullback(lambda l: bernoulli._gumbel_rao(key, B, l, T, 5), L)
+    back = pullback(
+        lambda l: hard_rule(functools.partial(bernoulli._gumbel_rao_rule, 5))(B, l, T, key), L
+    )
     weights = []
     for k in jax.random.split(key, 5):
-        w = np.asarray(_numerics.logistic(k, (5,), jnp.dtype(dtype)), float)
+        w = np.asarray(_noise.logistic(k, (5,), jnp.dtype(dtype)), float)
         sign = 2 * b - 1
         x = sign * np.logaddexp(0, np.logaddexp(0, sign * l) + w) / temperature
         weights.append(expit(x) * expit(-x) / temperature)
@@ -422,13 +426,21 @@ def test_second_derivatives_apply_the_rule_to_b():
     for b in (0.0, 1.0):
         second = lambda rule: float(jax.grad(jax.grad(lambda l: rule(b, l) ** 2))(L))  # noqa: B023
         # straight-through: w = v(l), dv/dl = v (1 - 2 p)
-        close(second(bernoulli._straight_through), 2 * v * v + 2 * b * v * (1 - 2 * P), rtol=1e-12)
+        close(
+            second(hard_rule(bernoulli._straight_through_rule)),
+            2 * v * v + 2 * b * v * (1 - 2 * P),
+            rtol=1e-12,
+        )
         # zgr: w = |b - p| / 2, dw/dl = sign (w - v) / 2
         w, sign = abs(b - P) / 2, 2 * b - 1
-        close(second(bernoulli._zgr), 2 * w * w + 2 * b * sign * (w - v) / 2, rtol=1e-12)
+        close(
+            second(hard_rule(bernoulli._zgr_rule)),
+            2 * w * w + 2 * b * sign * (w - v) / 2,
+            rtol=1e-12,
+        )
 
 
-@pytest.mark.parametrize("core", [bernoulli._concrete, bernoulli._logit_concrete])
+@pytest.mark.parametrize("core", [of_noise(_rules.tempered_sigmoid), of_noise(_rules.tempered)])
 def test_second_derivatives_of_relaxed_bits(core):
     """Oracle: central differences of the first derivatives, in logits and temperature."""
     f = lambda a: jnp.sum(jnp.tanh(core(np.array([0.3, -2.0]), a[:2], a[2])))

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SIGNIFICANCE, J, close, pullback
+from oracles import SIGNIFICANCE, J, close, hard_rule, of_noise, pullback
 from scipy import integrate, stats
 from scipy.special import log_softmax, logsumexp, softmax
 
-from relaxjax import _numerics, bernoulli, categorical
+from relaxjax import _noise, _numerics, _rules, bernoulli, categorical
 
 KEY = jax.random.key(0)
 # The reference's inputs.
@@ -31,27 +31,27 @@ DTYPES = ["bfloat16", "float16", "float32", "float64"]
 # core, its hyperparameters, and its Jacobian dz/dlogits as the docstring states it, at draw d
 HARD = {
     "straight_through": (
-        categorical._straight_through,
+        hard_rule(categorical._straight_through_rule),
         (TWO,),
         lambda d, l: J(softmax(l / 2)) / 2,
     ),
     "decoupled_straight_through": (
-        categorical._decoupled_straight_through,
+        hard_rule(categorical._decoupled_rule),
         (HALF, TWO),
         lambda d, l: J(softmax(l / 2)) / 2,
     ),
     "gapped_straight_through": (
-        categorical._gapped_straight_through,
+        hard_rule(categorical._gapped_rule),
         (HALF, ONE),
         lambda d, l: J(softmax(np.where(d, l.max(), np.minimum(l, l.max() - 1)) / 0.5)) / 0.5,
     ),
     "reinmax": (
-        categorical._reinmax,
+        hard_rule(categorical._reinmax_rule),
         (TWO,),
         lambda d, l: 2 * J((d + softmax(l / 2)) / 2) - J(softmax(l)) / 2,
     ),
     "zgr": (
-        categorical._zgr,
+        hard_rule(categorical._zgr_rule),
         (),
         lambda d, l: (J(softmax(l)) + np.outer(d - softmax(l), d - softmax(l))) / 2,
     ),
@@ -100,12 +100,15 @@ def test_rules_by_batch_are_rules_by_row():
     """One (2, 3) batch with a temperature a row against its rows."""
     logits, d, g = np.stack([C3, -C3]), D[:2], np.stack([G3, G3[::-1]])
     t = np.array([[0.5], [2.0]])
-    for core in (categorical._straight_through, categorical._reinmax):
+    for core in (
+        hard_rule(categorical._straight_through_rule),
+        hard_rule(categorical._reinmax_rule),
+    ):
         both = rule(core, d, logits, g, t)[0]
         for i in range(2):
             close(both[i], rule(core, d[i], logits[i], g[i], t[i, 0])[0], rtol=1e-13)
     noise = np.array([[0.1, 0.5, -0.3], [1.0, 0.2, 0.0]])
-    for core in (categorical._gumbel_softmax, categorical._log_gumbel_softmax):
+    for core in (of_noise(_rules.tempered_softmax), of_noise(_rules.tempered_log_softmax)):
         _, dl, dt = pullback(core, noise, logits, t)(g)
         assert dt.shape == (2, 1)
         for i in range(2):
@@ -124,12 +127,12 @@ def test_relaxed_rules_are_derivatives(temperature, classes):
     x = (l + noise) / temperature
     z, t = softmax(x), np.float64(temperature)
     finite = np.where(np.isfinite(x), x, 0)
-    value, back = jax.vjp(categorical._gumbel_softmax, noise, l, t)
+    value, back = jax.vjp(of_noise(_rules.tempered_softmax), noise, l, t)
     close(value, z, rtol=1e-12, atol=1e-300)
     _, dl, dt = back(g)
     close(dl, J(z) @ g / temperature, rtol=1e-9, atol=1e-14)
     close(dt, -(J(z) @ g) @ finite / temperature, rtol=1e-9)
-    value, back = jax.vjp(categorical._log_gumbel_softmax, noise, l, t)
+    value, back = jax.vjp(of_noise(_rules.tempered_log_softmax), noise, l, t)
     close(value, log_softmax(x), rtol=1e-12)
     _, dl, dt = back(g)
     live = np.isfinite(x)
@@ -143,7 +146,7 @@ def test_relaxed_rules_are_derivatives(temperature, classes):
 def test_straight_through_gumbel_softmax_rule(temperature):
     noise = np.array([0.1, 2.0, -0.3])
     y = softmax((C3 + noise) / temperature)
-    z, back = jax.vjp(categorical._straight_through_gumbel_softmax, noise, C3, temperature)
+    z, back = jax.vjp(of_noise(_rules.tempered_one_hot), noise, C3, temperature)
     assert np.array_equal(z, D[1])
     _, dl, dt = back(G3)
     close(dl, J(y) @ G3 / temperature, rtol=1e-12)
@@ -152,10 +155,10 @@ def test_straight_through_gumbel_softmax_rule(temperature):
 
 def test_decoupled_forward_temperature():
     """Oracle: the reference, and d/dt of E[f] at equal temperatures, exact for linear f."""
-    dl, dforward, _ = rule(categorical._decoupled_straight_through, D[0], C3, G3, HALF, TWO)
+    dl, dforward, _ = rule(hard_rule(categorical._decoupled_rule), D[0], C3, G3, HALF, TWO)
     close(dforward, -0.579396854, rtol=1e-8)
     logits = np.array([0.2, -np.inf, 0.7])
-    *_, dforward, _ = rule(categorical._decoupled_straight_through, D[0], logits, G3, TWO, TWO)
+    *_, dforward, _ = rule(hard_rule(categorical._decoupled_rule), D[0], logits, G3, TWO, TWO)
     value = lambda t: softmax(logits / t) @ G3
     close(dforward, (value(2 + 1e-6) - value(2 - 1e-6)) / 2e-6, rtol=1e-8)
 
@@ -236,10 +239,15 @@ def test_gumbel_rao_rule_is_its_noises_mean(dtype, rtol, atol, t):
     L, G, T = (jnp.asarray(x, dtype) for x in (logits, g, t))
     for i in possible:
         d = np.eye(5, dtype=dtype)[i]
-        back = pullback(lambda l, d=d: categorical._gumbel_rao(key, d, l, T, 6), L)
+        back = pullback(
+            lambda l, d=d: hard_rule(functools.partial(categorical._gumbel_rao_rule, 6))(
+                d, l, T, key
+            ),
+            L,
+        )
         jacobians = []
         for k in jax.random.split(key, 6):
-            E = np.exp(-np.asarray(_numerics.gumbel(k, (5,), jnp.dtype(dtype)), float))
+            E = np.exp(-np.asarray(_noise.gumbel(k, (5,), jnp.dtype(dtype)), float))
             x = np.full(5, -np.inf)
             for c in possible:
                 rate = np.exp(log_softmax(logits)[c])
@@ -289,7 +297,12 @@ def test_gumbel_estimators_have_one_expectation(temperature, mean, error):
 def test_gumbel_rao_tends_to_zgr():
     """Oracle: the zgr oracle of the reference, whose own run had 0.299 at temperature 0.003."""
     logits, d = np.broadcast_to(C3, (100_000, 3)), np.broadcast_to(D[0], (100_000, 3))
-    back = pullback(lambda l: categorical._gumbel_rao(jax.random.key(6), d, l, 0.003, 20), logits)
+    back = pullback(
+        lambda l: hard_rule(functools.partial(categorical._gumbel_rao_rule, 20))(
+            d, l, 0.003, jax.random.key(6)
+        ),
+        logits,
+    )
     grads = np.asarray(back(np.broadcast_to(G3, logits.shape))[0])
     error = grads.std(0) / np.sqrt(len(grads))
     zgr = np.array([0.292880132, -0.153153987, -0.139726145])
@@ -387,13 +400,13 @@ def test_gumbel_laws(temperature, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_gumbel_noise(dtype):
     """Kolmogorov-Smirnov on 2e6 draws, the ends of the range, and float64's formula."""
-    noise = np.asarray(_numerics.gumbel(jax.random.key(13), (2_000_000,), jnp.dtype(dtype)), float)
+    noise = np.asarray(_noise.gumbel(jax.random.key(13), (2_000_000,), jnp.dtype(dtype)), float)
     assert stats.kstest(noise, stats.gumbel_r.cdf).pvalue > SIGNIFICANCE
     bits = 32 if dtype == "float32" else 64
     words = np.array([0, 2**bits - 1, *(2**k for k in range(3, bits))], f"uint{bits}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_numerics, "_words", lambda *a: (jnp.asarray(words), bits))
-        actual = np.asarray(_numerics.gumbel(None, None, jnp.dtype(dtype)), float)
+        patch.setattr(_noise, "_words", lambda *a: (jnp.asarray(words), bits))
+        actual = np.asarray(_noise.gumbel(None, None, jnp.dtype(dtype)), float)
     u, v = ((w.astype(np.longdouble) + 0.5) / np.longdouble(2) ** bits for w in (~words, words))
     exact = -np.log(np.where(v < 0.5, -np.log1p(-np.minimum(v, 0.5)), -np.log(u)))
     close(actual, exact.astype(float), rtol=4 * np.finfo(dtype).eps, atol=8 * np.finfo(dtype).eps)
@@ -552,7 +565,9 @@ def test_second_derivatives_apply_the_rule_to_d():
             close(second[:, i], (up - down) / (2 * step), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("core", [categorical._gumbel_softmax, categorical._log_gumbel_softmax])
+@pytest.mark.parametrize(
+    "core", [of_noise(_rules.tempered_softmax), of_noise(_rules.tempered_log_softmax)]
+)
 def test_second_derivatives_of_relaxed_draws(core):
     """Oracle: central differences of the first derivatives, in logits and temperature."""
     noise = np.array([0.3, -0.2, 1.0])

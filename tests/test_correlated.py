@@ -10,7 +10,7 @@ from oracles import SIGNIFICANCE, central, close
 from scipy import linalg, stats
 from scipy.special import expit, log_expit, log_ndtr, logit, ndtr, ndtri, ndtri_exp
 
-from relaxjax import bernoulli
+from relaxjax import _rules, bernoulli, correlated
 
 KEY = jax.random.key(0)
 DTYPES = ["bfloat16", "float16", "float32", "float64"]
@@ -25,8 +25,8 @@ R3 = np.array([[1, 0, 0], [-0.8, 0.6, 0], [0.36, 0.48, 0.8]])
 # Rows of norm 0.9992, and the same in every dtype.
 NARROW = np.array([[1, 0], [153 / 256, 205 / 256]])
 
-correlated = jax.jit(bernoulli.correlated_concrete, static_argnames="shape")
-straight_through = jax.jit(bernoulli.correlated_straight_through, static_argnames="shape")
+draw_concrete = jax.jit(correlated.concrete, static_argnames="shape")
+straight_through = jax.jit(correlated.straight_through, static_argnames="shape")
 
 
 def factor(rho):
@@ -35,16 +35,19 @@ def factor(rho):
 
 @jax.jit
 def log_prob(z, logits, correlation_tril, temperature):
-    return bernoulli.correlated_concrete_log_prob(
-        z, logits, correlation_tril, temperature=temperature
-    )
+    return correlated.concrete_log_prob(z, logits, correlation_tril, temperature=temperature)
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def core(name, noise, logits, correlation_tril, temperature):
+    """The draw from its noise."""
+    relaxed = {"concrete": _rules.tempered_sigmoid, "straight_through": _rules.tempered_bit}
+    return relaxed[name](logits + correlated._logistic(noise, correlation_tril), temperature)
+
+
 def rule(name, noise, logits, correlation_tril, temperature, g):
     """The value and the cotangents of logits, factor and temperature."""
-    core = getattr(bernoulli, f"_{name}")
-    z, back = jax.vjp(lambda *a: core(noise, *a), logits, correlation_tril, temperature)
+    z, back = jax.vjp(lambda *a: core(name, noise, *a), logits, correlation_tril, temperature)
     return z, *back(g)
 
 
@@ -183,7 +186,7 @@ def test_own_draws_have_a_finite_density(temperature, dtype):
     logits = jnp.broadcast_to(jnp.linspace(-20, 20, 2000).reshape(1000, 2), (10, 1000, 2))
     logits, tril = logits.astype(dtype), jnp.asarray(NARROW, dtype)
     t = jnp.full((10, 1000), temperature, dtype)
-    z = correlated(KEY, logits, tril, temperature=t)
+    z = draw_concrete(KEY, logits, tril, temperature=t)
     assert z.dtype == dtype
     if temperature == 0.01:
         assert np.any(np.asarray(z) == 0) and np.any(np.asarray(z) == 1)
@@ -254,7 +257,7 @@ def test_relaxed_bits_have_their_law(tril, dtype):
     """Marginals are concrete; their normal scores have the factor's correlation, 5 errors wide."""
     logits, tril, n = L3.astype(dtype), tril.astype(dtype), 200_000
     t = np.asarray(2.0, dtype)  # warm, so that nothing saturates
-    z = np.asarray(correlated(jax.random.key(3), logits, tril, temperature=t, shape=(n,)), float)
+    z = np.asarray(draw_concrete(jax.random.key(3), logits, tril, temperature=t, shape=(n,)), float)
     for i in range(3):
         law = stats.logistic(logits[i] / 2, 1 / 2)
         assert stats.kstest(logit(z[:, i]), law.cdf).pvalue > SIGNIFICANCE
@@ -271,7 +274,7 @@ def test_relaxed_bits_have_their_law(tril, dtype):
         assert np.abs(off).max() < 5 / np.sqrt(n)
 
 
-@pytest.mark.parametrize("sampler", [correlated, straight_through], ids=["relaxed", "hard"])
+@pytest.mark.parametrize("sampler", [draw_concrete, straight_through], ids=["relaxed", "hard"])
 def test_draws_are_independent(sampler):
     """Pearson correlation of rows and of successive draws, within 5 standard errors of 0."""
     z = np.asarray(sampler(jax.random.key(4), np.zeros((3, 2)), R, shape=(100_000, 3)))
@@ -285,7 +288,7 @@ def test_draws_are_independent(sampler):
 
 
 def test_core_oracles():
-    z, dl, dR, dt = rule("correlated_concrete", EPS, L, R, T, G)
+    z, dl, dR, dt = rule("concrete", EPS, L, R, T, G)
     close(z, (0.96387191, 0.06828276), rtol=1e-7)
     close(dl, (0.06964571, -0.25448088), rtol=1e-7)
     close(dR, [[0.08299657, 0], [-0.29917663, 0.55561374]], rtol=1e-7)
@@ -297,7 +300,7 @@ def test_core_oracles():
 def test_the_rate_of_the_logit_of_a_uniform(v, rate):
     """At the logit that puts z at 1/2, where dz/dR is rate v / (4 temperature)."""
     noise = np.array([float(v)])
-    z, dl, dR, _ = rule("correlated_concrete", noise, -lam(noise), np.eye(1), T, np.ones(1))
+    z, dl, dR, _ = rule("concrete", noise, -lam(noise), np.eye(1), T, np.ones(1))
     close(z, [0.5], rtol=1e-12)
     close(dl, [0.5], rtol=1e-12)
     close(dR * 2 / v, [[rate]], rtol=0, atol=5e-8)  # the reference prints seven decimals
@@ -322,9 +325,9 @@ def test_rules_are_their_dense_jacobians(noise, logits, tril, t):
             noise, *args[:k], np.tril(a) if k == 1 else a, *args[k + 1 :]
         )[i]
         expected.append([central(lambda a, i=i: at(a, i), args[k]) for i in range(n)])  # noqa: B023
-    for name in ("correlated_concrete", "correlated_straight_through"):
+    for name in ("concrete", "straight_through"):
         z, *rows = zip(*(rule(name, noise, *args, g) for g in np.eye(n)), strict=True)
-        if name == "correlated_concrete":
+        if name == "concrete":
             close(z[0], concrete(noise, *args), rtol=1e-11)
             close(rows[2], expected[2], rtol=1e-7, atol=1e-9)
         else:
@@ -338,7 +341,7 @@ def test_rules_are_their_dense_jacobians(noise, logits, tril, t):
 def test_a_batch_sums_into_the_factor():
     rng = np.random.default_rng(0)
     noise, logits, g = rng.normal(size=(3, 4, 3))
-    for name in ("correlated_concrete", "correlated_straight_through"):
+    for name in ("concrete", "straight_through"):
         z, dl, dR, dt = rule(name, noise, logits, R3, T, g)
         rows = [rule(name, noise[i], logits[i], R3, T, g[i]) for i in range(4)]
         close(z, [row[0] for row in rows], rtol=1e-13)
@@ -350,9 +353,9 @@ def test_a_batch_sums_into_the_factor():
 def test_expected_gradient_of_a_product():
     """Oracle: the reference's Monte Carlo mean of straight-through's gradient for f = b1 b2."""
     noise = np.random.default_rng(1).normal(size=(400_000, 2))
-    b, *_ = rule("correlated_straight_through", noise, np.tile(L, (400_000, 1)), R, T, noise)
+    b, *_ = rule("straight_through", noise, np.tile(L, (400_000, 1)), R, T, noise)
     g = np.asarray(b)[:, ::-1]
-    _, dl, *_ = rule("correlated_straight_through", noise, np.tile(L, (400_000, 1)), R, T, g)
+    _, dl, *_ = rule("straight_through", noise, np.tile(L, (400_000, 1)), R, T, g)
     own = np.std(dl, axis=0) / np.sqrt(400_000)
     assert np.all(
         np.abs(np.mean(dl, axis=0) - np.array([0.07178, 0.14375])) < 5.5 * np.hypot(own, 1e-4)
@@ -367,7 +370,7 @@ def test_second_derivatives_of_relaxed_bits():
     @jax.grad
     def gradient(a):
         tril = jnp.tril(a[3:12].reshape(3, 3))
-        z = bernoulli._correlated_concrete(EPS3, a[:3], tril, a[12])
+        z = core("concrete", EPS3, a[:3], tril, a[12])
         return jnp.sum(weights * jnp.sin(2 * z))
 
     a = np.concatenate([L3, R3.ravel(), [0.6]])
@@ -387,9 +390,9 @@ def test_second_derivatives_apply_the_rule_to_the_bits():
     total derivative is the partial one in l plus the partial one in z through M itself.
     """
     w, step = np.array([0.7, -1.1, 0.4]), 1e-5
-    core = bernoulli._correlated_straight_through
+    hard = functools.partial(core, "straight_through")
     second = jax.jit(
-        jax.jacrev(jax.grad(lambda l: (core(EPS3, l, R3, T) @ w) ** 2 / 2)),
+        jax.jacrev(jax.grad(lambda l: (hard(EPS3, l, R3, T) @ w) ** 2 / 2)),
     )(L3)
 
     def slope(l):
@@ -397,7 +400,7 @@ def test_second_derivatives_apply_the_rule_to_the_bits():
         return z * (1 - z) / T
 
     gradient = lambda z, l: slope(l) * w * (w @ z)
-    b = np.asarray(core(EPS3, L3, R3, T))
+    b = np.asarray(hard(EPS3, L3, R3, T))
     for i, e in enumerate(step * np.eye(3)):
         up, down = (gradient(b + s * slope(L3) * e, L3 + s * e) for s in (1, -1))
         close(second[:, i], (up - down) / (2 * step), rtol=1e-7, atol=1e-9)
@@ -414,11 +417,11 @@ def test_batches_by_the_public_names():
 
     @functools.partial(jax.jit, static_argnums=0)
     def both(name, logits, t):
-        draw = lambda l, r, t: getattr(bernoulli, name)(KEY, l, r, temperature=t, shape=(40, 3))
+        draw = lambda l, r, t: getattr(correlated, name)(KEY, l, r, temperature=t, shape=(40, 3))
         z, back = jax.vjp(draw, logits, R, t)
         return z, *back(g)
 
-    z, dl, dR, dt = both("correlated_concrete", logits, t)
+    z, dl, dR, dt = both("concrete", logits, t)
     assert z.shape == dl.shape == (40, 3, 2) and dt.shape == (40, 3)
     x, wide = np.asarray(z).reshape(-1, 2), t.reshape(-1, 1)
     v = normal_score(wide * logit(x) - logits.reshape(-1, 2))
@@ -430,12 +433,12 @@ def test_batches_by_the_public_names():
     close(dt, np.sum(-expected * logit(x), axis=-1).reshape(40, 3), rtol=1e-10)
     rate = stats.norm.pdf(v) / (ndtr(v) * ndtr(-v))
     close(dR, np.tril((expected * rate).T @ noise), rtol=1e-7, atol=1e-9)
-    hard, hard_dl, hard_dR, hard_dt = both("correlated_straight_through", logits, t)
+    hard, hard_dl, hard_dR, hard_dt = both("straight_through", logits, t)
     assert set(np.unique(hard)) == {0.0, 1.0} and np.all(hard_dt == 0)
     assert hard_dl.shape == dl.shape and hard_dR[0, 1] == 0
     # Fewer parameters than draws, and a scalar temperature: sums of the above.
     tiled, full = np.broadcast_to(logits[0], (40, 3, 2)), np.full((40, 3), 0.8)
-    for name in ("correlated_concrete", "correlated_straight_through"):
+    for name in ("concrete", "straight_through"):
         many = both(name, tiled, full)
         few = both(name, logits[0], np.float64(0.8))
         close(few[0], many[0], rtol=1e-12)
@@ -443,7 +446,7 @@ def test_batches_by_the_public_names():
         close(few[2], many[2], rtol=1e-10)
         close(few[3], np.sum(many[3]), rtol=1e-10)
     for l, shape in ((L, ()), (L, (7,)), (L, None), (logits, None)):
-        for sampler in (bernoulli.correlated_concrete, bernoulli.correlated_straight_through):
+        for sampler in (correlated.concrete, correlated.straight_through):
             z = jax.eval_shape(lambda l, f=sampler, s=shape: f(KEY, l, R, shape=s), l)
             assert z.shape == (*(l.shape[:-1] if shape is None else shape), 2)
 
@@ -463,8 +466,8 @@ def test_log_prob_of_a_batch():
 def test_vmap_over_temperature_is_a_loop():
     z = np.array([0.3, 0.8])
     for sweep in (
-        lambda t: correlated(KEY, L, R, temperature=t),
-        lambda t: jax.grad(lambda l: correlated(KEY, l, R, temperature=t)[1])(L),
+        lambda t: draw_concrete(KEY, L, R, temperature=t),
+        lambda t: jax.grad(lambda l: draw_concrete(KEY, l, R, temperature=t)[1])(L),
         lambda t: jax.grad(lambda r: straight_through(KEY, L, r, temperature=t)[1])(R),
         lambda t: log_prob(z, L, R, t),
     ):
@@ -480,9 +483,9 @@ def everything(logits, tril, temperature):
     """The three functions, each with the cotangents of logits and factor."""
     z, values = jnp.asarray([0.25, 0.75], logits.dtype), []
     for f in (
-        lambda *a: bernoulli.correlated_concrete(KEY, *a, temperature=temperature),
-        lambda *a: bernoulli.correlated_straight_through(KEY, *a, temperature=temperature),
-        lambda *a: bernoulli.correlated_concrete_log_prob(z, *a, temperature=temperature),
+        lambda *a: correlated.concrete(KEY, *a, temperature=temperature),
+        lambda *a: correlated.straight_through(KEY, *a, temperature=temperature),
+        lambda *a: correlated.concrete_log_prob(z, *a, temperature=temperature),
     ):
         value, back = jax.vjp(f, logits, tril)
         g = jnp.arange(1, 1 + value.size).reshape(value.shape).astype(logits.dtype)
@@ -524,7 +527,7 @@ def test_everything_is_finite_at_the_extremes(dtype):
 def test_infinite_logits_are_sure():
     """0 and 1 exactly, with no gradient; the bit between them keeps its own."""
     logits = np.array([-np.inf, 0.3, np.inf])
-    for sampler in (correlated, straight_through):
+    for sampler in (draw_concrete, straight_through):
         z, back = jax.vjp(lambda l, r, f=sampler: f(KEY, l, r), logits, R3)
         dl, dR = back(jnp.ones(3))
         assert z[0] == 0 and z[2] == 1 and np.isfinite(z[1])
@@ -534,18 +537,16 @@ def test_infinite_logits_are_sure():
 
 def test_nan_logits_stay_nan():
     logits = jnp.asarray([jnp.nan, 0.3])
-    for sampler in (correlated, straight_through):
+    for sampler in (draw_concrete, straight_through):
         z = sampler(KEY, logits, R)
         assert np.isnan(z[0]) and np.isfinite(z[1])
     assert np.isnan(log_prob(np.array([0.3, 0.8]), logits, R, T))
 
 
 CALLS = {
-    "correlated_concrete": lambda l, r, t: bernoulli.correlated_concrete(KEY, l, r, temperature=t),
-    "correlated_straight_through": lambda l, r, t: bernoulli.correlated_straight_through(
-        KEY, l, r, temperature=t
-    ),
-    "correlated_concrete_log_prob": lambda l, r, t: bernoulli.correlated_concrete_log_prob(
+    "concrete": lambda l, r, t: correlated.concrete(KEY, l, r, temperature=t),
+    "straight_through": lambda l, r, t: correlated.straight_through(KEY, l, r, temperature=t),
+    "correlated_concrete_log_prob": lambda l, r, t: correlated.concrete_log_prob(
         np.full(np.shape(l), 0.4), l, r, temperature=t
     ),
 }
@@ -584,7 +585,7 @@ def test_a_factor_is_never_normalized():
     z, long = np.array([0.3, 0.8]), 1.0005 * R
     close(log_prob(z, L, long, T), density(z, L, long, T), rtol=1e-10)
     assert abs(density(z, L, long, T) - density(z, L, R, T)) > 1e-4
-    one, two = (correlated(KEY, L, r, temperature=T, shape=(50,)) for r in (R, long))
+    one, two = (draw_concrete(KEY, L, r, temperature=T, shape=(50,)) for r in (R, long))
     noise = recovered(np.asarray(one), L, R, T)
     close(two, concrete(noise, L, long, T), rtol=1e-9)
 
@@ -599,7 +600,7 @@ def test_bad_temperatures(name):
     for bad in (np.ones(2), np.ones((3, 2))):
         with pytest.raises(ValueError, match="^temperature: got shape .*need"):
             call(logits, R, bad)
-    if name != "correlated_straight_through":
+    if name != "straight_through":
         assert np.all(np.isnan(call(logits, R, jnp.asarray(-1.0))))
         rows = call(logits, R, jnp.asarray([1.0, -1.0, 1.0]))
         rows = np.isnan(rows).reshape(3, -1).all(-1)
@@ -619,9 +620,9 @@ def test_errors_name_the_argument(name):
             (np.ones(2, int), TypeError, "z: got int"),
         ):
             with pytest.raises(error, match=f"^{words}.*need"):
-                bernoulli.correlated_concrete_log_prob(z, L, R, temperature=0.5)
+                correlated.concrete_log_prob(z, L, R, temperature=0.5)
         with pytest.raises(TypeError, match="required keyword-only"):
-            bernoulli.correlated_concrete_log_prob(np.full(2, 0.4), L, R)
+            correlated.concrete_log_prob(np.full(2, 0.4), L, R)
     else:
         with pytest.raises(ValueError, match="^shape: got .*need"):
-            getattr(bernoulli, name)(KEY, np.ones((2, 2)), R, shape=(3,))
+            getattr(correlated, name)(KEY, np.ones((2, 2)), R, shape=(3,))

@@ -1,10 +1,12 @@
 """Relaxed counts and values, against closed forms, enumeration and their laws."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SIGNIFICANCE, central, close, pullback
+from oracles import SIGNIFICANCE, central, close, of_noise, pullback
 from scipy import stats
 from scipy.special import expit, gammaln, logit, softmax
 
@@ -12,6 +14,8 @@ from relaxjax import counts
 
 KEY = jax.random.key(0)
 HALF = np.float64(0.5)
+POISSON = functools.partial(counts._relaxed_count, counts._POISSON)
+GEOMETRIC = functools.partial(counts._relaxed_count, counts._GEOMETRIC)
 
 
 def relaxed(noise, log_probs, values, temperature):
@@ -42,8 +46,8 @@ def jacobian(f, args, k):
 @pytest.mark.parametrize(
     "core, parameter, z, gradient, dt",
     [
-        (counts._poisson, np.log(3.0), 2.6718030800, 2.6044360451, 0.1125254625),
-        (counts._geometric, np.float64(-1), 1.0048227741, -0.8532952993, 1.9878286064),
+        (POISSON, np.log(3.0), 2.6718030800, 2.6044360451, 0.1125254625),
+        (GEOMETRIC, np.float64(-1), 1.0048227741, -0.8532952993, 1.9878286064),
     ],
     ids=["poisson", "geometric"],
 )
@@ -66,9 +70,9 @@ PARAMETER = np.array([-1.2, 0.3, 1.5])
 @pytest.mark.parametrize(
     "core, formula, noise, args",
     [
-        (counts._generalized_gumbel_softmax, relaxed, NOISE, (LOG_PROBS, VALUES)),
-        (counts._poisson, poisson, WIDE_NOISE, (PARAMETER,)),
-        (counts._geometric, geometric, WIDE_NOISE, (PARAMETER,)),
+        (of_noise(counts._relaxed_value), relaxed, NOISE, (LOG_PROBS, VALUES)),
+        (POISSON, poisson, WIDE_NOISE, (PARAMETER,)),
+        (GEOMETRIC, geometric, WIDE_NOISE, (PARAMETER,)),
     ],
     ids=["values", "poisson", "geometric"],
 )
@@ -88,9 +92,9 @@ def test_rules_are_dense_jacobians(core, formula, noise, args, temperature):
 @pytest.mark.parametrize(
     "core, noise, args",
     [
-        (counts._generalized_gumbel_softmax, NOISE, (LOG_PROBS, VALUES, np.float64(0.6))),
-        (counts._poisson, WIDE_NOISE, (PARAMETER, np.float64(0.6))),
-        (counts._geometric, WIDE_NOISE, (PARAMETER, np.float64(0.6))),
+        (of_noise(counts._relaxed_value), NOISE, (LOG_PROBS, VALUES, np.float64(0.6))),
+        (POISSON, WIDE_NOISE, (PARAMETER, np.float64(0.6))),
+        (GEOMETRIC, WIDE_NOISE, (PARAMETER, np.float64(0.6))),
     ],
     ids=["values", "poisson", "geometric"],
 )
@@ -116,8 +120,8 @@ def test_counts_are_values_with_their_log_pmf():
     by_rate = lambda l: k * l[:, None] - gammaln(k + 1)
     by_logits = lambda l: -k * jax.nn.softplus(l)[:, None]
     values = np.broadcast_to(k, (3, 9))
-    for core, log_pmf in ((counts._poisson, by_rate), (counts._geometric, by_logits)):
-        general = lambda l, t, log_pmf=log_pmf: counts._generalized_gumbel_softmax(
+    for core, log_pmf in ((POISSON, by_rate), (GEOMETRIC, by_logits)):
+        general = lambda l, t, log_pmf=log_pmf: of_noise(counts._relaxed_value)(
             WIDE_NOISE, log_pmf(l), values, t
         )
         z, back = jax.vjp(lambda *a, core=core: core(WIDE_NOISE, *a), PARAMETER, HALF)
@@ -134,10 +138,10 @@ def test_a_mask_weighs_nothing(temperature):
     log_probs = np.where(mask, LOG_PROBS[0], -np.inf)
     values = np.where(mask, VALUES[0], 1e30)
     args = (log_probs, values, np.float64(temperature))
-    z, back = jax.vjp(lambda *a: counts._generalized_gumbel_softmax(NOISE[0], *a), *args)
+    z, back = jax.vjp(lambda *a: of_noise(counts._relaxed_value)(NOISE[0], *a), *args)
     kept = (LOG_PROBS[0][mask], VALUES[0][mask], np.float64(temperature))
     expected, kept_back = jax.vjp(
-        lambda *a: counts._generalized_gumbel_softmax(NOISE[0][mask], *a), *kept
+        lambda *a: of_noise(counts._relaxed_value)(NOISE[0][mask], *a), *kept
     )
     close(z, expected, rtol=1e-13)
     dl, dv, dt = back(jnp.asarray(1.0))
@@ -146,7 +150,7 @@ def test_a_mask_weighs_nothing(temperature):
     close(dl[mask], expected_dl, rtol=1e-10)
     close(dv[mask], expected_dv, rtol=1e-10)
     close(dt, expected_dt, rtol=1e-10)
-    core = lambda l: counts._generalized_gumbel_softmax(NOISE[0], l, VALUES[0], args[2])
+    core = lambda l: of_noise(counts._relaxed_value)(NOISE[0], l, VALUES[0], args[2])
     second = jax.jit(jax.grad(lambda l: jnp.sum(jax.grad(core)(l) ** 2)))(log_probs)
     assert np.all(np.isfinite(second)) and np.all(second[~mask] == 0)
 
@@ -248,7 +252,7 @@ def test_expectation_of_two_values():
         HALF,
     )
     both = np.stack([np.zeros(n), noise], -1)
-    z, back = jax.vjp(lambda *a: counts._generalized_gumbel_softmax(both, *a), *args)
+    z, back = jax.vjp(lambda *a: of_noise(counts._relaxed_value)(both, *a), *args)
     dl, dv, dt = (np.asarray(x) for x in back(jnp.asarray(w)))
     expectation = lambda l, a, b, t: w @ (a + (b - a) * expit((l + noise) / t))
     args = (0.5, 0.0, 1.0, 0.5)
@@ -504,7 +508,7 @@ def test_a_truncation_is_a_positive_int(draw):
         ),
         (
             lambda: counts.generalized_gumbel_softmax(KEY, 0.5, np.ones(1)),
-            TypeError,
+            ValueError,
             "log_probs: got float",
         ),
         (

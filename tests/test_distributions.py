@@ -17,7 +17,7 @@ import pytest
 from oracles import close
 
 import relaxjax
-from relaxjax import bernoulli, categorical, counts, gates, simplex, subsets, top_k
+from relaxjax import bernoulli, categorical, correlated, counts, gates, simplex, subsets, top_k
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own, as it is imported
@@ -119,8 +119,8 @@ CASES = {
     "CorrelatedRelaxedBernoulli": Case(
         D.CorrelatedRelaxedBernoulli,
         {"logits": L, "temperature": ROWS, "correlation_tril": jnp.array(TRIL)},
-        bernoulli.correlated_concrete,
-        bernoulli.correlated_concrete_log_prob,
+        correlated.concrete,
+        correlated.concrete_log_prob,
         INNER,
     ),
     "HardConcrete": Case(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SIGNIFICANCE, central, close, pullback
+from oracles import SIGNIFICANCE, central, close, of_noise, pullback
 from scipy import stats
 from scipy.special import expit, log_ndtr, logit
 
@@ -344,7 +344,7 @@ HARD_ARGS = (
     "core, formula, args",
     [
         (gates._gaussian, gaussian, GAUSSIAN_ARGS),
-        (gates._hard_concrete, hard_concrete, HARD_ARGS),
+        (of_noise(gates._hard_concrete), hard_concrete, HARD_ARGS),
     ],
     ids=["gaussian", "hard_concrete"],
 )
@@ -367,8 +367,8 @@ def test_rules_are_dense_jacobians(core, formula, args):
 
 def test_core_oracle():
     args = tuple(np.float64(a) for a in (0.4, L, T, LOW, HIGH))
-    close(gates._hard_concrete(*args), 0.9066692605, rtol=1e-9)
-    _, dl, dt, *_ = pullback(gates._hard_concrete, *args)(jnp.asarray(1.0))
+    close(of_noise(gates._hard_concrete)(*args), 0.9066692605, rtol=1e-9)
+    _, dl, dt, *_ = pullback(of_noise(gates._hard_concrete), *args)(jnp.asarray(1.0))
     close(dl, 0.2432751407, rtol=1e-9)
     close(dt, -0.4014039822, rtol=1e-9)
 
@@ -416,7 +416,8 @@ def test_hard_concrete_expectations():
     args = (L, T, LOW, HIGH)
     noise, w = nodes(*args)
     z, back = jax.vjp(
-        lambda *a: gates._hard_concrete(noise, *a), *(np.full(len(noise), a) for a in args)
+        lambda *a: of_noise(gates._hard_concrete)(noise, *a),
+        *(np.full(len(noise), a) for a in args),
     )
     close(w @ np.asarray(z), 0.6489936708, rtol=2e-10)
     actual = [float(np.sum(cotangent)) for cotangent in back(jnp.asarray(w))]
@@ -426,7 +427,7 @@ def test_hard_concrete_expectations():
 
 @pytest.mark.parametrize(
     "core, args",
-    [(gates._gaussian, GAUSSIAN_ARGS), (gates._hard_concrete, HARD_ARGS)],
+    [(gates._gaussian, GAUSSIAN_ARGS), (of_noise(gates._hard_concrete), HARD_ARGS)],
     ids=["gaussian", "hard_concrete"],
 )
 def test_second_derivatives(core, args):

@@ -277,7 +277,7 @@ def test_a_variance_is_positive(bad):
         ),
         (lambda: laplace_bridge.to_gaussian(np.arange(1, 4)), TypeError, "concentration: got int"),
         (lambda: laplace_bridge.covariance(np.arange(1, 4)), TypeError, "concentration: got int"),
-        (lambda: laplace_bridge.to_gaussian(0.5), TypeError, "concentration: got float"),
+        (lambda: laplace_bridge.to_gaussian(0.5), ValueError, "concentration: got float"),
         (
             lambda: laplace_bridge.to_dirichlet(np.arange(3), np.ones(3)),
             TypeError,

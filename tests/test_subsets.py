@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SIGNIFICANCE, central, close, pullback
+from oracles import SIGNIFICANCE, central, close, hard_rule, pullback
 from scipy import stats
 from scipy.special import logsumexp, softmax
 
@@ -94,9 +94,14 @@ JACOBIANS = {  # dz/dlogits as the reference states it, at the draw x
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
+def core(name, x, logits, k):
+    """The draw from x."""
+    return hard_rule(functools.partial(getattr(subsets, f"_{name}_rule"), k))(x, logits)
+
+
 def rule(name, x, logits, k, g):
     """The value and the cotangent of logits."""
-    z, back = jax.vjp(lambda l: getattr(subsets, f"_{name}")(x, l, k), logits)
+    z, back = jax.vjp(lambda l: core(name, x, l, k), logits)
     return z, back(g)[0]
 
 
@@ -346,9 +351,7 @@ def test_second_derivatives_apply_the_rule_to_x(name):
     derivative is the partial one in l plus the partial one in x through M itself.
     """
     w, step, M = np.array([0.7, -1.1, 0.4, 0.2, 0.9]), 1e-5, JACOBIANS[name]
-    second = jax.jit(
-        jax.jacrev(jax.grad(lambda l: (getattr(subsets, f"_{name}")(X5, l, 2) @ w) ** 2 / 2))
-    )
+    second = jax.jit(jax.jacrev(jax.grad(lambda l: (core(name, X5, l, 2) @ w) ** 2 / 2)))
     gradient = lambda x, l: M(x, l, 2).T @ w * (w @ x)
     for logits in (L5, np.where(np.arange(5) == 2, -np.inf, L5)):
         actual, slope = second(logits), M(X5, logits, 2)
@@ -367,8 +370,11 @@ def test_one_of_n_is_a_categorical(logits):
     for d in np.eye(3)[np.isfinite(logits)]:
         close(log_prob(d, logits, 1), categorical.log_prob(d, logits), rtol=1e-10, atol=1e-11)
         for name, same in (
-            ("simple", lambda l, d=d: categorical._straight_through(d, l, np.float64(1))),
-            ("zgr", lambda l, d=d: categorical._zgr(d, l)),
+            (
+                "simple",
+                lambda l, d=d: hard_rule(categorical._straight_through_rule)(d, l, np.float64(1)),
+            ),
+            ("zgr", lambda l, d=d: hard_rule(categorical._zgr_rule)(d, l)),
         ):
             expected = pullback(same, logits)(g)[0]
             close(rule(name, d, logits, 1, g)[1], expected, rtol=1e-10, atol=1e-12)
@@ -431,7 +437,7 @@ def test_batches_are_rows():
     mu, log_p = mean(logits, 2), log_prob(x, logits, 2)
     assert x.shape == mu.shape == (2, 3, 5) and log_p.shape == (2, 3)
     both = {
-        name: jax.jit(pullback(lambda l, n=name: getattr(subsets, f"_{n}")(x, l, 2), logits))(g)[0]
+        name: jax.jit(pullback(lambda l, n=name: core(n, x, l, 2), logits))(g)[0]
         for name in JACOBIANS
     }
     for i in np.ndindex(2, 3):

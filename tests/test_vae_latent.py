@@ -202,7 +202,7 @@ TINY = {"12": "4", "8x4": "3x2", "64x1": "5x1", "10choose3": "4choose2", "3": "2
 
 # Of every law, and all that have something of their own in the program.
 TRAINED = (
-    "bernoulli/correlated_concrete", "bernoulli/relax", "categorical/quadratic",
+    "correlated/concrete", "bernoulli/relax", "categorical/quadratic",
     "categorical/unordered_set", "subsets/simple", "top_k/relaxed", "gates/hard_concrete",
     "simplex/invertible_gaussian", "counts/poisson", "counts/generalized_gumbel_softmax",
 )  # fmt: skip

@@ -1,9 +1,10 @@
 """Gradient estimators for discrete random variables, as pure functions of a key and arrays.
 
-Samplers of a law module (`bernoulli`, `categorical`, `gates`, `simplex`, `top_k`, `subsets`,
-`counts`) return a sample that carries a gradient; estimators of `score` and `control_variates`
-return a loss that does. `estimator` gives every method one signature, (key, f, logits) -> scalar,
-by name from `catalog`, and `audit` measures the bias, variance and cost of any.
+Samplers of a law module (`bernoulli`, `correlated`, `categorical`, `gates`, `simplex`, `top_k`,
+`subsets`, `counts`) return a sample that carries a gradient; estimators of `score` and
+`control_variates` return a loss that does. `estimator` gives every method one signature,
+(key, f, logits) -> scalar, by name from `catalog`, and `audit` measures the bias, variance and cost
+of any.
 """
 
 from relaxjax import (
@@ -12,6 +13,7 @@ from relaxjax import (
     catalog,
     categorical,
     control_variates,
+    correlated,
     counts,
     families,
     gates,
@@ -31,6 +33,7 @@ __all__ = [
     "catalog",
     "categorical",
     "control_variates",
+    "correlated",
     "counts",
     "estimator",
     "families",

@@ -23,14 +23,6 @@ def floats(name, x, event_ndim=0, least=1):
     return x
 
 
-def vector(name, x, least=1):
-    """x as a JAX array of floats (..., C), C >= least; one number alone is another type."""
-    x = floats(name, x)
-    if x.ndim == 0:
-        raise TypeError(f"{name}: got {describe(x)}, need shape (..., C) with C >= {least}")
-    return floats(name, x, 1, least)
-
-
 def parameters(name, x, shape, event_ndim=0, least=1):
     """x wide, its batch axes broadcast to shape (None keeps them), and the dtype to return."""
     x = floats(name, x, event_ndim, least)
@@ -50,7 +42,7 @@ def parameters(name, x, shape, event_ndim=0, least=1):
     return wide, x.dtype
 
 
-def together(x, logits, event_ndim=0, name="z", other="logits", least=1):
+def broadcast_together(x, logits, event_ndim=0, name="z", other="logits", least=1):
     """Two arrays in one wide dtype and one shape, and the dtype to return: that of logits."""
     logits = floats(other, logits, event_ndim, least)
     x = jnp.asarray(x)
@@ -74,16 +66,17 @@ def together(x, logits, event_ndim=0, name="z", other="logits", least=1):
 POSITIVE = "a positive number", lambda x: x > 0
 NONNEGATIVE = "a nonnegative number", lambda x: x >= 0
 ANY = "a finite number", lambda x: x == x
+LOW_END, HIGH_END = ("a low end < 0", lambda x: x < 0), ("a high end > 1", lambda x: x > 1)
 
 
-def real(name, x, like, event_ndim=0, *, range=POSITIVE):
-    """A real hyperparameter in like's dtype, in the range POSITIVE, NONNEGATIVE or ANY.
+def hyperparameter(name, x, like, event_ndim=0, *, interval=POSITIVE):
+    """A real hyperparameter in like's dtype, in an interval such as POSITIVE.
 
-    A Python or NumPy number out of range raises; in a jax.Array, which may be traced, it becomes
+    A Python or NumPy number outside of it raises; in a jax.Array, which may be traced, it becomes
     NaN. A scalar stays one; another shape is broadcast to like's batch axes, with a trailing axis
     of 1 for every event axis, so that both combine with like as they are.
     """
-    need, holds = range
+    need, holds = interval
     if not isinstance(x, jax.Array):
         try:
             value = np.asarray(x, np.float64)
@@ -116,7 +109,7 @@ def count(name, n, least):
     return value
 
 
-def choice(k, n):
+def subset_size(k, n):
     """k as a static int from 1 to n: so many of n items."""
     k = count("k", k, 1)
     if k > n:
@@ -124,11 +117,54 @@ def choice(k, n):
     return k
 
 
+def nan_rows(logits, k):
+    """logits, NaN in a row with a NaN, +inf, or fewer than k unmasked items: it has no law."""
+    enough = jnp.sum(logits > -jnp.inf, axis=-1, keepdims=True) >= k
+    return jnp.where(enough & (_numerics.row_max(logits) < jnp.inf), logits, jnp.nan)
+
+
+def pair(stretch):
+    """The two ends of a stretch."""
+    try:
+        low, high = stretch
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # no pair, another length
+        raise kind(f"stretch: got {stretch!r}, need a pair (low, high)") from None
+    return low, high
+
+
+def stretch_ends(stretch, like):
+    """Both ends as hyperparameters: below 0 and above 1."""
+    low, high = pair(stretch)
+    low = hyperparameter("stretch", low, like, interval=LOW_END)
+    return low, hyperparameter("stretch", high, like, interval=HIGH_END)
+
+
+def correlation_factor(tril, logits):
+    """The Cholesky factor of a correlation matrix, in the dtype of logits (..., D); NaN where a
+    jax.Array is none."""
+    n = logits.shape[-1]
+    need = f"need a lower triangular matrix {[n, n]} with rows of norm 1 within 1e-3"
+    x = floats("correlation_tril", tril)
+    if x.shape != (n, n):
+        raise ValueError(f"correlation_tril: got {describe(x)}, {need}")
+    wide = x.astype(logits.dtype)
+    # NumPy's own arithmetic for what NumPy can decide, also inside a trace.
+    xp, m = (jnp, wide) if isinstance(tril, jax.Array) else (np, np.asarray(tril, np.float64))
+    good = xp.all(xp.triu(m, 1) == 0) & xp.all(abs(xp.sqrt(xp.sum(m * m, axis=-1)) - 1) <= 1e-3)
+    if xp is np and not good:
+        raise ValueError(f"correlation_tril: got {tril}, {need}")
+    return jnp.where(good, wide, jnp.nan)
+
+
 def scalar(value, name="f"):
     """The value of f, refused unless it is one float: estimators differentiate it."""
     value = jnp.asarray(value)
-    if value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"{name}: got a value {describe(value)}, need it to return a float scalar")
+    need = f"{name}: got a value {describe(value)}, need it to return a float scalar"
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(need)
+    if value.shape:
+        raise ValueError(need)
     return value
 
 

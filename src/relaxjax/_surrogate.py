@@ -5,11 +5,14 @@ Every estimator reads: stop params and draw x from them; evaluate f, not stopped
 carries the gradient of whatever f closes over; compute g from numbers; attach g to the value.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from relaxjax import _arguments, _numerics
+from relaxjax.families import joint_index
 
 # -------------------------------------------------------------------------------- the scalar
 
@@ -102,81 +105,85 @@ def weighted(a, x):
     return jnp.tensordot(a, x, 1, precision="highest")
 
 
-def others(x):
+def mean_of_others(x):
     """For each k the mean of x_j over j != k; no difference that would cancel."""
     weights = (1 - np.eye(len(x))) / (len(x) - 1)
     return weighted(jnp.asarray(weights, x.dtype), x)
 
 
-def inner(v, delta):
+def inner_product(v, delta):
     """<v, delta>, where delta = 0 (a sure entry) drops whatever v is."""
     return jnp.sum(jnp.where(delta == 0, 0, v * delta))
 
 
 # -------------------------------------------------------------------------------------- the law
 
-# Event axes of the laws of independent variables.
-_EVENT_NDIM = {"bernoulli": 0, "categorical": 1}
+
+def require(family, estimator, *fields):
+    """ValueError where the family lacks a field that the estimator needs."""
+    for field in fields:
+        if getattr(family, field) is None:
+            raise ValueError(
+                f"family: got {family.name}, whose {field} is None, need one with {field} for "
+                f"{estimator}; reinforce and rloo need sample and log_prob alone"
+            )
 
 
 def score(family, a, x, params):
     """sum_k a_k s(x_k), s the gradient of log_prob in params: one pullback for all samples."""
-    log_probs = jax.vmap(family.log_prob, (0, None))
-    return jax.grad(lambda params: jnp.sum(a * log_probs(x, params)))(params)
+    return _weighted_score(jax.vmap(family.log_prob, (0, None)), a, x, params)
 
 
-def log_probs(family, x, params):
-    """log_prob of every x, the same for all data: of independent variables by a product, which for
-    a support and a batch of data is several times as fast as the sums."""
-    event_ndim = _EVENT_NDIM.get(family.name)
-    if event_ndim is None:
-        return jax.vmap(family.log_prob, (0, None))(x, params)
-    x, params = _numerics.widen(x), _numerics.widen(params)
-    if event_ndim == 0:  # a bit as a class of two
-        x = jnp.stack([1 - x, x], axis=-1)
-        log_p = jnp.stack([jax.nn.log_sigmoid(-params), jax.nn.log_sigmoid(params)], axis=-1)
-    else:
-        log_p = jax.nn.log_softmax(params)
-    impossible = log_p == -jnp.inf
-    total = lambda v: jnp.tensordot(x.reshape(len(x), -1), v.ravel(), 1, precision="highest")
-    ruled_out = total(impossible.astype(x.dtype)) > 0
-    return jnp.where(ruled_out, -jnp.inf, total(jnp.where(impossible, 0, log_p)))
+def score_by_variable(family, a, x, params):
+    """sum_ki a_ki s_i(x_ki) over samples k and independent variables i, s_i the gradient of the
+    log_prob of one variable."""
+    log_probs = over_variables(family, family.log_prob, x[0].shape)
+    return _weighted_score(jax.vmap(log_probs, (0, None)), a, x, params)
+
+
+def _weighted_score(log_probs, a, x, params):
+    # Not the gradient of a sum: 0 times the log-probability of an impossible x is NaN.
+    log_p, pull = jax.vjp(lambda params: log_probs(x, params), params)
+    return pull(a.astype(log_p.dtype))[0]
+
+
+def over_variables(family, function, shape):
+    """function of one independent variable, for all of those of a sample of that shape."""
+    for _ in range(len(shape) - family.event_ndim):
+        function = jax.vmap(function)
+    return function
+
+
+def support_and_log_probs(family, params):
+    """Every joint sample, and the log-probability of each.
+
+    Of independent variables by sums of a table, the log-probability of every value of every
+    variable, which is several times as fast as log_prob of every joint sample.
+    """
+    fixed = jax.lax.stop_gradient(params)
+    if family.event_ndim is None:
+        x = family.support(fixed)
+        return x, jax.vmap(family.log_prob, (0, None))(x, params)
+    shape = jax.eval_shape(family.sample, jax.random.key(0), fixed).shape
+    batch = shape[: len(shape) - family.event_ndim]
+    points = over_variables(family, family.support, shape)(fixed)
+    if points.shape != (*batch, points.shape[len(batch)], *shape[len(batch) :]):
+        raise ValueError(
+            f"family: got {family.name}, whose support of one variable has shape "
+            f"{list(points.shape[len(batch) :])}, need (S, *event) with event_ndim = "
+            f"{family.event_ndim} event axes"
+        )
+    values = points.shape[len(batch)]
+    of_one = jax.vmap(family.log_prob, (0, None))
+    table = over_variables(family, of_one, shape)(points, params).reshape(-1, values)
+    log_p = functools.reduce(lambda total, row: (total[:, None] + row[None]).ravel(), table)
+    index = joint_index(values, (len(table),))
+    points = points.reshape(len(table), values, *shape[len(batch) :])
+    x = points[np.arange(len(table)), index].reshape(-1, *shape)
+    return x, log_p
 
 
 def mean_and_pullback(family, params):
     """mu = E[x], and v -> Cov(x, s) v, which is the pullback of mu whatever the law."""
-    mu, pull = jax.vjp(needed(family, "mean"), params)
+    mu, pull = jax.vjp(family.mean, params)
     return mu, lambda v: pull(v)[0]
-
-
-def needed(family, field):
-    function = getattr(family, field)
-    if function is None:
-        raise ValueError(
-            f"family: got {family.name}, which has no {field}, need one that has; "
-            "reinforce and rloo need sample and log_prob alone"
-        )
-    return function
-
-
-def independent(family, estimator):
-    """The number of event axes of a law of independent bits or categoricals; others are refused."""
-    event_ndim = _EVENT_NDIM.get(family.name)
-    if event_ndim is None:
-        raise ValueError(
-            f"family: got {family.name} for {estimator}, need bernoulli.family or "
-            "categorical.family; rloo and double_cv serve others"
-        )
-    return event_ndim
-
-
-def neighbors(x, params, event_ndim):
-    """Every other value of each variable: its steps (R, *x.shape) from x, R = C - 1 or 1, and the
-    probabilities (R, *batch) of the values that they lead to."""
-    if event_ndim == 0:
-        step = (1 - 2 * x)[None]
-        return step, jax.nn.sigmoid(step * params[None])
-    C = x.shape[-1]
-    shifted = (np.arange(C) - np.arange(1, C)[:, None]) % C
-    y = jnp.moveaxis(x[..., shifted], -2, 0)
-    return y - x[None], jnp.sum(y * _numerics.softmax(params)[None], axis=-1)

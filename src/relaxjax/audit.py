@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _arguments, _numerics, score
+from relaxjax import _arguments, _noise, score
 from relaxjax.families import Family
 
 # Draws of one compiled call. jaxlib 0.10.2 on CPU returns wrong numbers, silently, from a loop over
@@ -121,7 +121,7 @@ def measure(
         target = jax.tree.map(lambda x: np.asarray(x, np.float64), exact)
     else:
         unbiased = functools.partial(score.rloo, family=family)
-        fresh = _numerics.noise_key(key)
+        fresh = _noise.noise_key(key)
         _, target, spread = _moments(unbiased, f, params, fresh, num_draws, "reference")
         squared_error = jax.tree.map(lambda a, b: a + b / num_draws, squared_error, spread)
     total_variance = sum(float(np.sum(v)) for v in jax.tree.leaves(variance))

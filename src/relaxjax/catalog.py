@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from relaxjax import (
     bernoulli,
     categorical,
     control_variates,
+    correlated,
     counts,
     gates,
     score,
@@ -59,33 +61,50 @@ class Estimator(NamedTuple):
 # ------------------------------------------------------------------------------------ pathwise
 
 
-def _pathwise(
-    sampler, family=None, *, discrete_forward=False, aliases=(), reference, **hyperparameters
-):
-    def estimate(key, f, logits, **hyperparameters):
-        return _arguments.scalar(f(sampler(key, logits, **hyperparameters)))
+def _defaults(function, *names):
+    """Those of its keyword arguments that have one, but for the given names."""
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and p.name not in names
+    }
 
-    return Estimator(
+
+def _pathwise(
+    sampler, reference, *aliases, family=None, discrete_forward=False, fill=None, **invented
+):
+    """The row of a sampler; invented are defaults for what it requires, and fill, if given, is the
+    sampler with None among these filled from the shape of logits."""
+    draw = fill or sampler
+
+    def estimate(key, f, logits, **hyperparameters):
+        return _arguments.scalar(f(draw(key, logits, **hyperparameters)))
+
+    row = Estimator(
         estimate=estimate,
         family=family,
         kind="pathwise",
-        hyperparameters=hyperparameters,
+        hyperparameters=invented | _defaults(sampler, "shape"),
         unbiased=False,
         discrete_forward=discrete_forward,
         evaluations=lambda shape, hyperparameters: 1,
         aliases=aliases,
         reference=reference,
     )
+    return f"{sampler.__module__.split('.')[-1]}/{sampler.__name__}", row
 
 
-def _uncorrelated(sampler):
+def _filled(sampler):
+    """The sampler of correlated bits, without correlation where it is given None."""
+
     def sample(key, logits, *, correlation_tril, **hyperparameters):
         if correlation_tril is None:
             logits = _arguments.floats("logits", logits, event_ndim=1)
             correlation_tril = jnp.eye(logits.shape[-1], dtype=_numerics.widen(logits).dtype)
         return sampler(key, logits, correlation_tril, **hyperparameters)
 
-    return sample
+    return {"fill": sample, "correlation_tril": None}
 
 
 def _values(key, logits, *, values, **hyperparameters):
@@ -95,13 +114,14 @@ def _values(key, logits, *, values, **hyperparameters):
     return counts.generalized_gumbel_softmax(key, logits, values, **hyperparameters)
 
 
-_relaxed_bit = functools.partial(_pathwise, family=bernoulli.family)
-_hard_bit = functools.partial(_pathwise, family=bernoulli.family, discrete_forward=True)
-_relaxed_class = functools.partial(_pathwise, family=categorical.family)
-_hard_class = functools.partial(_pathwise, family=categorical.family, discrete_forward=True)
-_hard_subset = functools.partial(_pathwise, family=subsets.family, discrete_forward=True)
+_bit = functools.partial(_pathwise, family=bernoulli.family)
+_hard_bit = functools.partial(_bit, discrete_forward=True)
+_class = functools.partial(_pathwise, family=categorical.family)
+_hard_class = functools.partial(_class, discrete_forward=True)
+_hard_subset = functools.partial(_pathwise, family=subsets.family, discrete_forward=True, k=2)
 
 _CONCRETE = "Maddison et al. 2017, arXiv:1611.00712; Jang et al. 2017, arXiv:1611.01144"
+_LOG_CONCRETE = "Maddison et al. 2017, arXiv:1611.00712, appendix C.3"
 _STRAIGHT_THROUGH = "Bengio, Leonard, Courville 2013, arXiv:1308.3432"
 _JANG = "Jang et al. 2017, arXiv:1611.01144"
 _ZGR = "Shekhovtsov 2023, Cold analysis of Rao-Blackwellized straight-through Gumbel-softmax"
@@ -110,160 +130,102 @@ _COPULA = "Lee et al. 2022, Self-supervision enhanced feature selection with cor
 _TOP_K = "Xie, Ermon 2019, arXiv:1901.10517"
 _COUNTS = "Joo et al. 2020, arXiv:2003.01847"
 
-_PATHWISE: dict[str, Estimator] = {
-    "bernoulli/concrete": _relaxed_bit(
-        bernoulli.concrete,
-        temperature=0.5,
-        aliases=("Gumbel-sigmoid", "binary Concrete", "BinConcrete", "relaxed Bernoulli"),
-        reference=_CONCRETE,
-    ),
-    "bernoulli/logit_concrete": _relaxed_bit(
-        bernoulli.logit_concrete,
-        temperature=0.5,
-        aliases=("logistic reparameterization",),
-        reference="Maddison et al. 2017, arXiv:1611.00712, appendix C.3",
-    ),
-    "bernoulli/straight_through": _hard_bit(
-        bernoulli.straight_through, aliases=("STE",), reference=_STRAIGHT_THROUGH
-    ),
-    "bernoulli/straight_through_concrete": _hard_bit(
-        bernoulli.straight_through_concrete,
-        temperature=0.5,
-        aliases=("straight-through Gumbel-sigmoid", "hard Gumbel-sigmoid"),
-        reference=_JANG,
-    ),
-    "bernoulli/zgr": _hard_bit(bernoulli.zgr, aliases=("DARN(1/2)",), reference=_ZGR),
-    "bernoulli/gumbel_rao": _hard_bit(
-        bernoulli.gumbel_rao,
-        temperature=0.5,
-        num_noise=10,
-        aliases=("GR-MC",),
-        reference=_GUMBEL_RAO,
-    ),
-    "bernoulli/stochastic_times_smooth": _relaxed_bit(
-        bernoulli.stochastic_times_smooth, aliases=("STS",), reference=_STRAIGHT_THROUGH
-    ),
-    "bernoulli/correlated_concrete": _relaxed_bit(
-        _uncorrelated(bernoulli.correlated_concrete),
-        correlation_tril=None,
-        temperature=0.5,
-        aliases=("Gaussian copula", "correlated relaxed Bernoulli"),
-        reference=_COPULA,
-    ),
-    "bernoulli/correlated_straight_through": _hard_bit(
-        _uncorrelated(bernoulli.correlated_straight_through),
-        correlation_tril=None,
-        temperature=0.5,
-        aliases=("straight-through Gaussian copula",),
-        reference=_COPULA,
-    ),
-    "categorical/gumbel_softmax": _relaxed_class(
-        categorical.gumbel_softmax,
-        temperature=0.5,
-        aliases=("Concrete", "relaxed one-hot categorical"),
-        reference=_CONCRETE,
-    ),
-    "categorical/log_gumbel_softmax": _relaxed_class(
-        categorical.log_gumbel_softmax,
-        temperature=0.5,
-        aliases=("ExpConcrete", "ExpRelaxedOneHotCategorical"),
-        reference="Maddison et al. 2017, arXiv:1611.00712, appendix C.3",
-    ),
-    "categorical/straight_through": _hard_class(
-        categorical.straight_through, temperature=1.0, aliases=("STE",), reference=_STRAIGHT_THROUGH
-    ),
-    "categorical/straight_through_gumbel_softmax": _hard_class(
-        categorical.straight_through_gumbel_softmax,
-        temperature=0.5,
-        aliases=("STGS", "hard Gumbel-softmax"),
-        reference=_JANG,
-    ),
-    "categorical/decoupled_straight_through": _hard_class(
-        categorical.decoupled_straight_through,
-        forward_temperature=1.0,
-        backward_temperature=1.0,
-        aliases=("decoupled ST-GS",),
-        reference="Shah et al. 2024, arXiv:2410.13331v2",
-    ),
-    "categorical/gapped_straight_through": _hard_class(
-        categorical.gapped_straight_through,
-        temperature=1.0,
-        gap=1.0,
-        aliases=("GST",),
-        reference="Fan et al. 2022, arXiv:2206.07235",
-    ),
-    "categorical/reinmax": _hard_class(
-        categorical.reinmax,
-        temperature=1.0,
-        aliases=("second-order straight-through",),
-        reference="Liu et al. 2023, arXiv:2304.08612",
-    ),
-    "categorical/zgr": _hard_class(categorical.zgr, aliases=("GR-0",), reference=_ZGR),
-    "categorical/gumbel_rao": _hard_class(
-        categorical.gumbel_rao,
-        temperature=0.5,
-        num_noise=10,
-        aliases=("GR-MC",),
-        reference=_GUMBEL_RAO,
-    ),
-    "gates/gaussian": _pathwise(
-        gates.gaussian,
-        scale=0.5,
-        aliases=("STG", "stochastic gates", "Gaussian relaxed Bernoulli"),
-        reference="Yamada et al. 2020, arXiv:1810.04247",
-    ),
-    "gates/hard_concrete": _pathwise(
-        gates.hard_concrete,
-        temperature=2 / 3,
-        stretch=(-0.1, 1.1),
-        aliases=("L0 gates",),
-        reference="Louizos, Welling, Kingma 2018, arXiv:1712.01312",
-    ),
-    "simplex/invertible_gaussian": _pathwise(
-        simplex.invertible_gaussian,
-        scale=1.0,
-        temperature=1.0,
-        offset=1.0,
-        aliases=("IGR",),
-        reference="Potapczynski, Loaiza-Ganem, Cunningham 2020, arXiv:1912.09588",
-    ),
-    "simplex/logistic_normal": _pathwise(
-        simplex.logistic_normal,
-        scale=1.0,
-        temperature=1.0,
-        aliases=("softmax Gaussian",),
-        reference="Atchison, Shen 1980, Logistic-normal distributions",
-    ),
-    "top_k/relaxed": _pathwise(
-        top_k.relaxed,
-        k=2,
-        temperature=0.5,
-        aliases=("Gumbel top-k", "relaxed subset sampling", "SubsetOperator"),
-        reference=_TOP_K,
-    ),
-    "top_k/straight_through": _pathwise(
-        top_k.straight_through,
-        k=2,
-        temperature=0.5,
-        discrete_forward=True,
-        aliases=("straight-through Gumbel top-k",),
-        reference=_TOP_K,
-    ),
-    "subsets/simple": _hard_subset(
-        subsets.simple,
-        k=2,
-        aliases=("SIMPLE",),
-        reference="Ahmed, Zeng, Niepert, Van den Broeck 2023, arXiv:2210.01941",
-    ),
-    "subsets/zgr": _hard_subset(subsets.zgr, k=2, reference="relaxjax, after " + _ZGR),
-    "counts/generalized_gumbel_softmax": _pathwise(
-        _values, values=None, temperature=0.5, aliases=("GenGS",), reference=_COUNTS
-    ),
-    "counts/poisson": _pathwise(counts.poisson, truncation=20, temperature=0.5, reference=_COUNTS),
-    "counts/geometric": _pathwise(
-        counts.geometric, truncation=20, temperature=0.5, reference=_COUNTS
-    ),
-}
+_PATHWISE: dict[str, Estimator] = dict(
+    [
+        _bit(
+            bernoulli.concrete,
+            _CONCRETE,
+            *("Gumbel-sigmoid", "binary Concrete", "BinConcrete", "relaxed Bernoulli"),
+        ),
+        _bit(bernoulli.logit_concrete, _LOG_CONCRETE, "logistic reparameterization"),
+        _hard_bit(bernoulli.straight_through, _STRAIGHT_THROUGH, "STE"),
+        _hard_bit(
+            bernoulli.straight_through_concrete,
+            _JANG,
+            *("straight-through Gumbel-sigmoid", "hard Gumbel-sigmoid"),
+        ),
+        _hard_bit(bernoulli.zgr, _ZGR, "DARN(1/2)"),
+        _hard_bit(bernoulli.gumbel_rao, _GUMBEL_RAO, "GR-MC"),
+        _bit(bernoulli.stochastic_times_smooth, _STRAIGHT_THROUGH, "STS"),
+        _bit(
+            correlated.concrete,
+            _COPULA,
+            *("Gaussian copula", "correlated relaxed Bernoulli"),
+            **_filled(correlated.concrete),
+        ),
+        _hard_bit(
+            correlated.straight_through,
+            _COPULA,
+            "straight-through Gaussian copula",
+            **_filled(correlated.straight_through),
+        ),
+        _class(categorical.gumbel_softmax, _CONCRETE, "Concrete", "relaxed one-hot categorical"),
+        _class(
+            categorical.log_gumbel_softmax,
+            _LOG_CONCRETE,
+            *("ExpConcrete", "ExpRelaxedOneHotCategorical"),
+        ),
+        _hard_class(categorical.straight_through, _STRAIGHT_THROUGH, "STE"),
+        _hard_class(
+            categorical.straight_through_gumbel_softmax, _JANG, "STGS", "hard Gumbel-softmax"
+        ),
+        _hard_class(
+            categorical.decoupled_straight_through,
+            "Shah et al. 2024, arXiv:2410.13331v2",
+            "decoupled ST-GS",
+        ),
+        _hard_class(
+            categorical.gapped_straight_through, "Fan et al. 2022, arXiv:2206.07235", "GST"
+        ),
+        _hard_class(
+            categorical.reinmax,
+            "Liu et al. 2023, arXiv:2304.08612",
+            "second-order straight-through",
+        ),
+        _hard_class(categorical.zgr, _ZGR, "GR-0"),
+        _hard_class(categorical.gumbel_rao, _GUMBEL_RAO, "GR-MC"),
+        _pathwise(
+            gates.gaussian,
+            "Yamada et al. 2020, arXiv:1810.04247",
+            *("STG", "stochastic gates", "Gaussian relaxed Bernoulli"),
+        ),
+        _pathwise(
+            gates.hard_concrete, "Louizos, Welling, Kingma 2018, arXiv:1712.01312", "L0 gates"
+        ),
+        _pathwise(
+            simplex.invertible_gaussian,
+            "Potapczynski, Loaiza-Ganem, Cunningham 2020, arXiv:1912.09588",
+            "IGR",
+        ),
+        _pathwise(
+            simplex.logistic_normal,
+            "Aitchison, Shen 1980, Logistic-normal distributions",
+            "softmax Gaussian",
+        ),
+        _pathwise(
+            top_k.relaxed,
+            _TOP_K,
+            *("Gumbel top-k", "relaxed subset sampling", "SubsetOperator"),
+            k=2,
+        ),
+        _pathwise(
+            top_k.straight_through,
+            _TOP_K,
+            "straight-through Gumbel top-k",
+            discrete_forward=True,
+            k=2,
+        ),
+        _hard_subset(
+            subsets.simple,
+            "Ahmed, Zeng, Niepert, Van den Broeck 2023, arXiv:2210.01941",
+            "SIMPLE",
+        ),
+        _hard_subset(subsets.zgr, "relaxjax, after " + _ZGR),
+        _pathwise(counts.generalized_gumbel_softmax, _COUNTS, "GenGS", fill=_values, values=None),
+        _pathwise(counts.poisson, _COUNTS, truncation=20),
+        _pathwise(counts.geometric, _COUNTS, truncation=20),
+    ]
+)
 
 # --------------------------------------------------------------------------------------- score
 
@@ -272,10 +234,15 @@ _FAMILIES = {
     "categorical": categorical.family,
     "subsets": subsets.family,
 }
-_ALL, _INDEPENDENT = tuple(_FAMILIES), ("bernoulli", "categorical")
+_ALL, _INDEPENDENT, _BITS = tuple(_FAMILIES), ("bernoulli", "categorical"), ("bernoulli",)
+
+_DOUBLE_CV = "Titsias, Shi 2022, arXiv:2111.05300"
+_MUPROP = "Gu, Levine, Sutskever, Mnih 2016, arXiv:1511.05176"
+_REBAR = "Tucker et al. 2017, arXiv:1703.07370"
+_RODEO = "Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497"
 
 
-def _score(function, laws, *, evaluations, aliases=(), reference, **hyperparameters):
+def _score(function, laws, evaluations, reference, *aliases, **invented):
     """A row for each law of function(key, f, logits, *, family, ...); that of subsets takes k."""
 
     def row(law):
@@ -284,12 +251,13 @@ def _score(function, laws, *, evaluations, aliases=(), reference, **hyperparamet
         def of_subsets(key, f, logits, *, k, **hyperparameters):
             return function(key, f, logits, family=subsets.family(k), **hyperparameters)
 
-        has_k = law == "subsets"
+        has_k, takes_family = law == "subsets", "family" in inspect.signature(function).parameters
+        of_law = functools.partial(function, family=family) if takes_family else function
         return Estimator(
-            estimate=of_subsets if has_k else functools.partial(function, family=family),
+            estimate=of_subsets if has_k else of_law,
             family=family,
             kind="score",
-            hyperparameters={"k": 2, **hyperparameters} if has_k else hyperparameters,
+            hyperparameters=({"k": 2} if has_k else {}) | invented | _defaults(function),
             unbiased=True,
             discrete_forward=True,
             evaluations=functools.partial(evaluations, law),
@@ -298,15 +266,6 @@ def _score(function, laws, *, evaluations, aliases=(), reference, **hyperparamet
         )
 
     return {f"{law}/{function.__name__}": row(law) for law in laws}
-
-
-def _of_one_law(function):
-    @functools.wraps(function)
-    def estimate(key, f, logits, *, family, **hyperparameters):
-        del family
-        return function(key, f, logits, **hyperparameters)
-
-    return estimate
 
 
 @functools.wraps(score.exact)
@@ -332,135 +291,75 @@ def _states(law, shape, hyperparameters):
     return of_one ** math.prod(shape[:-1])
 
 
-def _neighbors(law, shape, hyperparameters):
+def _neighbors_and_itself(law, shape, hyperparameters):
     of_one = 1 if law == "bernoulli" else (shape[-1] - 1) / shape[-1]
-    return round(math.prod(shape) * of_one)
+    return 1 + round(math.prod(shape) * of_one)
 
 
 def _samples(law, shape, hyperparameters):
     return hyperparameters["num_samples"]
 
 
-_SCORE: dict[str, Estimator] = {
-    **_score(
+def _samples_of_one_variable(law, shape, hyperparameters):
+    return min(hyperparameters["num_samples"], shape[-1])
+
+
+def _always(calls):
+    return lambda law, shape, hyperparameters: calls
+
+
+_SCORE: dict[str, Estimator] = (
+    _score(
         score.reinforce,
         _ALL,
-        num_samples=1,
-        baseline=0.0,
-        evaluations=_samples,
-        aliases=("score function", "likelihood ratio"),
-        reference="Williams 1992, Simple statistical gradient-following algorithms",
-    ),
-    **_score(
+        _samples,
+        "Williams 1992, Simple statistical gradient-following algorithms",
+        *("score function", "likelihood ratio"),
+    )
+    | _score(
         score.rloo,
         _ALL,
-        num_samples=2,
-        evaluations=_samples,
-        aliases=("leave-one-out REINFORCE", "VarGrad"),
-        reference="Salimans, Knowles 2014, arXiv:1401.1022; Kool, van Hoof, Welling 2019",
-    ),
-    **_score(
-        score.double_cv,
-        _ALL,
-        num_samples=2,
-        scale=0.5,
-        evaluations=_samples,
-        aliases=("double control variate",),
-        reference="Titsias, Shi 2022, arXiv:2111.05300",
-    ),
-    **_score(
+        _samples,
+        "Salimans, Knowles 2014, arXiv:1401.1022; Kool, van Hoof, Welling 2019",
+        *("leave-one-out REINFORCE", "VarGrad"),
+    )
+    | _score(score.double_cv, _ALL, _samples, _DOUBLE_CV, "double control variate")
+    | _score(
         score.indecater,
         _INDEPENDENT,
-        evaluations=lambda *args: 1 + _neighbors(*args),
-        aliases=("IndeCateR", "CatLog", "local expectation gradients"),
-        reference="De Smet, Sansone, Zuidberg Dos Martires 2023, arXiv:2311.12569",
-    ),
-    **_score(
-        _of_one_law(score.arm),
-        ("bernoulli",),
-        evaluations=lambda *args: 2,
-        aliases=("augment-REINFORCE-merge",),
-        reference="Yin, Zhou 2019, arXiv:1807.11143",
-    ),
-    **_score(
-        _of_one_law(score.disarm),
-        ("bernoulli",),
-        num_samples=2,
-        evaluations=_samples,
-        aliases=("U2G",),
-        reference="Dong, Mnih, Tucker 2020, arXiv:2006.10680",
-    ),
-    **_score(
-        _of_one_law(score.arms),
-        ("bernoulli",),
-        num_samples=4,
-        evaluations=_samples,
-        aliases=("ARMS-D",),
-        reference="Dimitriev, Zhou 2021, arXiv:2105.14141",
-    ),
-    **_score(
-        _of_one_law(score.unordered_set),
+        _neighbors_and_itself,
+        "De Smet, Sansone, Zuidberg Dos Martires 2023, arXiv:2311.12569",
+        *("IndeCateR", "CatLog", "local expectation gradients"),
+    )
+    | _score(
+        score.arm, _BITS, _always(2), "Yin, Zhou 2019, arXiv:1807.11143", "augment-REINFORCE-merge"
+    )
+    | _score(score.disarm, _BITS, _samples, "Dong, Mnih, Tucker 2020, arXiv:2006.10680", "U2G")
+    | _score(score.arms, _BITS, _samples, "Dimitriev, Zhou 2021, arXiv:2105.14141", "ARMS-D")
+    | _score(
+        score.unordered_set,
         ("categorical",),
-        num_samples=4,
-        evaluations=lambda law, shape, h: min(h["num_samples"], shape[-1]),
-        aliases=("unordered set policy gradient",),
-        reference="Kool, van Hoof, Welling 2020, arXiv:2002.06043",
-    ),
-    **_score(
-        control_variates.muprop,
-        _ALL,
-        evaluations=lambda *args: 2,
-        aliases=("MuProp",),
-        reference="Gu, Levine, Sutskever, Mnih 2016, arXiv:1511.05176",
-    ),
-    **_score(
-        control_variates.rebar,
-        _INDEPENDENT,
-        temperature=0.5,
-        scale=1.0,
-        evaluations=lambda *args: 3,
-        aliases=("REBAR",),
-        reference="Tucker et al. 2017, arXiv:1703.07370",
-    ),
-    **_score(
+        _samples_of_one_variable,
+        "Kool, van Hoof, Welling 2020, arXiv:2002.06043",
+        "unordered set policy gradient",
+    )
+    | _score(control_variates.muprop, _ALL, _always(2), _MUPROP, "MuProp")
+    | _score(control_variates.rebar, _INDEPENDENT, _always(3), _REBAR, "REBAR")
+    | _score(
         control_variates.relax,
         _INDEPENDENT,
+        _always(1),
+        "Grathwohl et al. 2018, arXiv:1711.00123",
+        *("RELAX", "LAX"),
         critic=_tanh_critic,
         critic_params=0.1,
-        temperature=0.5,
-        evaluations=lambda *args: 1,
-        aliases=("RELAX", "LAX"),
-        reference="Grathwohl et al. 2018, arXiv:1711.00123",
-    ),
-    **_score(
-        control_variates.rodeo,
-        _INDEPENDENT,
-        num_samples=3,
-        scale=1.0,
-        critic=None,
-        critic_params=None,
-        evaluations=_samples,
-        aliases=("RODEO",),
-        reference="Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497",
-    ),
-    **_score(
-        _quadratic,
-        _ALL,
-        linear=None,
-        factors=None,
-        num_samples=2,
-        evaluations=_samples,
-        aliases=("learned quadratic control variate",),
-        reference="relaxjax",
-    ),
-    **_score(
-        _exact,
-        _ALL,
-        evaluations=_states,
-        aliases=("enumeration", "marginalization"),
-        reference="the definition of E[f]",
-    ),
-}
+    )
+    | _score(control_variates.rodeo, _INDEPENDENT, _samples, _RODEO, "RODEO")
+    | _score(
+        _quadratic, _ALL, _samples, "relaxjax", "learned quadratic control variate", linear=None
+    )
+    | _score(_exact, _ALL, _states, "the definition of E[f]", "enumeration", "marginalization")
+)
 
 
 def _by_law(rows):

@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _arguments, _numerics
-from relaxjax.families import Family, joint_support
+from relaxjax import _arguments, _noise, _numerics, _rules
+from relaxjax._rules import hard
+from relaxjax.families import Family, Relaxation, joint_support, total
 
 # --------------------------------------------------------------------------------- the one-hot
 
@@ -52,10 +53,10 @@ def _draw_from(u, logits):
     """The first class whose cumulative weight exceeds the share u, in [0, 1), of the total."""
     classes = logits.shape[-1]
     if classes <= _numerics.SHORT:
-        weights = _numerics.once(jnp.exp(logits - _numerics.row_max(logits)))
+        weights = _numerics.computed_once(jnp.exp(logits - _numerics.row_max(logits)))
         # Summed one after the other, the sums never fall: those that t has passed can be counted.
         *cumulative, total = itertools.accumulate(_numerics.columns(weights))
-        t = _numerics.once(u * total)
+        t = _numerics.computed_once(u * total)
         zero = jnp.zeros_like(t, jnp.int32)
         index = sum(((c <= t).astype(jnp.int32) for c in cumulative), zero)[..., 0]
     else:
@@ -77,8 +78,8 @@ def log_prob(x, logits):
       logits: (..., C).
     Returns the broadcast batch shape, in the dtype of logits; differentiable to any order.
     """
-    x, wide, dtype = _arguments.together(x, logits, event_ndim=1, name="x")
-    return jnp.sum(_numerics.linear(x, jax.nn.log_softmax(wide)), axis=-1).astype(dtype)
+    x, wide, dtype = _arguments.broadcast_together(x, logits, event_ndim=1, name="x")
+    return jnp.sum(_numerics.mul_log(x, jax.nn.log_softmax(wide)), axis=-1).astype(dtype)
 
 
 def mean(logits):
@@ -87,18 +88,45 @@ def mean(logits):
     return _numerics.softmax(wide).astype(dtype)
 
 
+def entropy(logits):
+    """The entropy of a class in nats, in the batch shape and dtype of logits.
+
+    Value: -sum_i p_i log p_i; a masked class contributes 0. Differentiable to any order.
+    """
+    wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
+    return _numerics.entropy(jax.nn.log_softmax(wide)).astype(dtype)
+
+
+def kl(logits_q, logits_p):
+    """KL divergence of two categoricals.
+
+    Value: sum_i q_i log(q_i / p_i); a class masked in q contributes 0, one that is masked in p
+      alone +inf.
+    Args: logits_q, logits_p: (..., C), broadcast together.
+    Returns nats, in the broadcast batch shape and the dtype of logits_p; differentiable to any
+      order.
+    """
+    _arguments.floats("logits_q", logits_q, event_ndim=1)
+    q, p, dtype = _arguments.broadcast_together(logits_q, logits_p, 1, "logits_q", "logits_p")
+    return _numerics.kl(jax.nn.log_softmax(q), jax.nn.log_softmax(p)).astype(dtype)
+
+
 def _support(logits):
     logits = _arguments.floats("logits", logits, event_ndim=1)
     return joint_support(np.eye(logits.shape[-1]), logits.shape[:-1], logits.dtype)
 
 
-family = Family(
-    name="categorical",
-    sample=sample,
-    log_prob=lambda x, logits: jnp.sum(log_prob(x, logits)),
-    mean=mean,
-    support=_support,
-)
+def _variance(u, logits):
+    p = _numerics.softmax(logits)
+    return jnp.sum(p * (u - _numerics.row_sum(p * u)) ** 2)
+
+
+def _neighbors(x, logits):
+    C = x.shape[-1]
+    shifted = (np.arange(C) - np.arange(1, C)[:, None]) % C
+    y = jnp.moveaxis(x[..., shifted], -2, 0)
+    return y - x[None], jnp.sum(y * _numerics.softmax(logits)[None], axis=-1)
+
 
 # ----------------------------------------------------------------------------- relaxed forward
 
@@ -115,30 +143,9 @@ def gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
       eq. 2. Their log alpha or log pi is logits, lambda or tau temperature.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
-    return _gumbel_softmax(noise, wide, temperature).astype(dtype)
-
-
-@jax.custom_vjp
-def _gumbel_softmax(noise, logits, temperature):
-    return _numerics.softmax((logits + noise) / temperature)
-
-
-def _gumbel_softmax_fwd(noise, logits, temperature):
-    z = _gumbel_softmax(noise, logits, temperature)
-    return z, (z, temperature)
-
-
-def _gumbel_softmax_bwd(residuals, g):
-    z, temperature = residuals
-    dlogits = _numerics.covariance(z, g) / temperature
-    # (logits + G) / temperature is log z up to a constant of the row, and dlogits sums to 0.
-    dtemperature = -dlogits * _numerics.log_of(z)
-    return None, dlogits, _numerics.sum_like(dtemperature, temperature)
-
-
-_gumbel_softmax.defvjp(_gumbel_softmax_fwd, _gumbel_softmax_bwd)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    x = wide + _noise.gumbel(key, wide.shape, wide.dtype)
+    return _rules.tempered_softmax(x, temperature).astype(dtype)
 
 
 def gumbel_softmax_log_prob(z, logits, *, temperature):
@@ -156,8 +163,8 @@ def gumbel_softmax_log_prob(z, logits, *, temperature):
     Source: Maddison et al. 2017, arXiv:1611.00712, eq. 23.
     """
     z_dtype = _arguments.floats("z", z, event_ndim=1).dtype
-    z, wide, dtype = _arguments.together(z, logits, event_ndim=1)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
+    z, wide, dtype = _arguments.broadcast_together(z, logits, event_ndim=1)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
     masked = wide == -jnp.inf
     outside = jnp.any((z < 0) | (masked & (z > 0)), axis=-1)
     tiny = float(jnp.finfo(z_dtype).tiny)
@@ -188,31 +195,9 @@ def log_gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
     Source: Maddison et al. 2017, arXiv:1611.00712, appendix C.3 (ExpConcrete).
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
-    return _log_gumbel_softmax(noise, wide, temperature).astype(dtype)
-
-
-@jax.custom_vjp
-def _log_gumbel_softmax(noise, logits, temperature):
-    return jax.nn.log_softmax((logits + noise) / temperature)
-
-
-def _log_gumbel_softmax_fwd(noise, logits, temperature):
-    u = _log_gumbel_softmax(noise, logits, temperature)
-    return u, (u, temperature)
-
-
-def _log_gumbel_softmax_bwd(residuals, g):
-    u, temperature = residuals
-    masked = u == -jnp.inf
-    g = jnp.where(masked, 0, g)
-    dlogits = (g - jnp.exp(u) * _numerics.row_sum(g)) / temperature
-    dtemperature = -dlogits * jnp.where(masked, 0, u)
-    return None, dlogits, _numerics.sum_like(dtemperature, temperature)
-
-
-_log_gumbel_softmax.defvjp(_log_gumbel_softmax_fwd, _log_gumbel_softmax_bwd)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    x = wide + _noise.gumbel(key, wide.shape, wide.dtype)
+    return _rules.tempered_log_softmax(x, temperature).astype(dtype)
 
 
 def log_gumbel_softmax_log_prob(log_z, logits, *, temperature):
@@ -226,8 +211,8 @@ def log_gumbel_softmax_log_prob(log_z, logits, *, temperature):
       for z and nothing clamped.
     """
     _arguments.floats("log_z", log_z, event_ndim=1)
-    log_z, wide, dtype = _arguments.together(log_z, logits, event_ndim=1, name="log_z")
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
+    log_z, wide, dtype = _arguments.broadcast_together(log_z, logits, event_ndim=1, name="log_z")
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
     masked = wide == -jnp.inf
     outside = jnp.any(masked & (log_z > -jnp.inf), axis=-1)
     value = _log_density(jnp.where(masked, 0, log_z), wide, temperature)
@@ -247,26 +232,13 @@ def straight_through(key, logits, *, temperature=1.0, shape=None):
     Source: Bengio, Leonard, Courville 2013, arXiv:1308.3432, section 5, for one-hots.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    return _straight_through(_draw(key, wide), wide, temperature).astype(dtype)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    return jnp.asarray(hard(_straight_through_rule, _draw(key, wide), wide, temperature), dtype)
 
 
-@jax.custom_vjp
-def _straight_through(d, logits, temperature):
-    return d
-
-
-def _straight_through_fwd(d, logits, temperature):
-    return _straight_through(d, logits, temperature), (logits, temperature)
-
-
-def _straight_through_bwd(residuals, g):
-    logits, temperature = residuals
+def _straight_through_rule(g, d, logits, temperature):
     q = _numerics.softmax(logits / temperature)
-    return None, _numerics.covariance(q, g) / temperature, None
-
-
-_straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
+    return _numerics.covariance(q, g) / temperature, None
 
 
 def straight_through_gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
@@ -279,34 +251,9 @@ def straight_through_gumbel_softmax(key, logits, *, temperature=0.5, shape=None)
     Source: Jang et al. 2017, arXiv:1611.01144, section 2.2 (their tau is temperature).
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
-    return _straight_through_gumbel_softmax(noise, wide, temperature).astype(dtype)
-
-
-@jax.custom_vjp
-def _straight_through_gumbel_softmax(noise, logits, temperature):
-    x = logits + noise
-    d = jax.nn.one_hot(jnp.argmax(x, axis=-1), x.shape[-1], dtype=x.dtype)
-    # arg-max makes a class of a row of NaN or of nothing but masks.
-    top = _numerics.row_max(x)
-    return jnp.where(jnp.isfinite(top), d, jnp.nan)
-
-
-def _straight_through_gumbel_softmax_fwd(noise, logits, temperature):
-    d = _straight_through_gumbel_softmax(noise, logits, temperature)
-    y = _numerics.softmax((logits + noise) / temperature)
-    return d, (y, temperature)
-
-
-def _straight_through_gumbel_softmax_bwd(residuals, g):
-    y, temperature = residuals
-    return None, _numerics.covariance(y, g) / temperature, None
-
-
-_straight_through_gumbel_softmax.defvjp(
-    _straight_through_gumbel_softmax_fwd, _straight_through_gumbel_softmax_bwd
-)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    x = wide + _noise.gumbel(key, wide.shape, wide.dtype)
+    return jnp.asarray(_rules.tempered_one_hot(x, temperature), dtype)
 
 
 def decoupled_straight_through(
@@ -324,31 +271,20 @@ def decoupled_straight_through(
     Source: Shah et al. 2024, arXiv:2410.13331, second version: the two temperatures share no noise.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    forward = _arguments.real("forward_temperature", forward_temperature, wide, event_ndim=1)
-    backward = _arguments.real("backward_temperature", backward_temperature, wide, event_ndim=1)
+    forward = _arguments.hyperparameter(
+        "forward_temperature", forward_temperature, wide, event_ndim=1
+    )
+    backward = _arguments.hyperparameter(
+        "backward_temperature", backward_temperature, wide, event_ndim=1
+    )
     d = _draw(key, wide / forward)
-    return _decoupled_straight_through(d, wide, forward, backward).astype(dtype)
+    return jnp.asarray(hard(_decoupled_rule, d, wide, forward, backward), dtype)
 
 
-@jax.custom_vjp
-def _decoupled_straight_through(d, logits, forward_temperature, backward_temperature):
-    return d
-
-
-def _decoupled_straight_through_fwd(d, logits, forward_temperature, backward_temperature):
-    d = _decoupled_straight_through(d, logits, forward_temperature, backward_temperature)
-    return d, (logits, forward_temperature, backward_temperature)
-
-
-def _decoupled_straight_through_bwd(residuals, g):
-    logits, forward, backward = residuals
+def _decoupled_rule(g, d, logits, forward, backward):
     h = _numerics.covariance(_numerics.softmax(logits / backward), g) / backward
     finite = jnp.where(logits == -jnp.inf, 0, logits)
-    dforward = -finite * h / forward
-    return None, h, _numerics.sum_like(dforward, forward), None
-
-
-_decoupled_straight_through.defvjp(_decoupled_straight_through_fwd, _decoupled_straight_through_bwd)
+    return h, _numerics.sum_like(-finite * h / forward, forward), None
 
 
 def gapped_straight_through(key, logits, *, temperature=1.0, gap=1.0, shape=None):
@@ -362,30 +298,17 @@ def gapped_straight_through(key, logits, *, temperature=1.0, gap=1.0, shape=None
     Source: Fan et al. 2022, arXiv:2206.07235, with x = logits + m1 - m2 of their algorithm.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    gap = _arguments.real("gap", gap, wide, event_ndim=1, range=_arguments.NONNEGATIVE)
-    return _gapped_straight_through(_draw(key, wide), wide, temperature, gap).astype(dtype)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    gap = _arguments.hyperparameter("gap", gap, wide, event_ndim=1, interval=_arguments.NONNEGATIVE)
+    return jnp.asarray(hard(_gapped_rule, _draw(key, wide), wide, temperature, gap), dtype)
 
 
-@jax.custom_vjp
-def _gapped_straight_through(d, logits, temperature, gap):
-    return d
-
-
-def _gapped_straight_through_fwd(d, logits, temperature, gap):
-    d = _gapped_straight_through(d, logits, temperature, gap)
-    return d, (jax.lax.stop_gradient(d), logits, temperature, gap)
-
-
-def _gapped_straight_through_bwd(residuals, g):
-    d, logits, temperature, gap = residuals
+def _gapped_rule(g, d, logits, temperature, gap):
+    d = jax.lax.stop_gradient(d)
     top = _numerics.row_max(logits)
     pushed = jnp.where(d == 0, jnp.minimum(logits, top - gap), top + 0 * d)
-    y = _numerics.softmax(_numerics.follow(pushed, logits) / temperature)
-    return None, _numerics.covariance(y, g) / temperature, None, None
-
-
-_gapped_straight_through.defvjp(_gapped_straight_through_fwd, _gapped_straight_through_bwd)
+    y = _numerics.softmax(_numerics.with_unit_slope(pushed, logits) / temperature)
+    return _numerics.covariance(y, g) / temperature, None, None
 
 
 def reinmax(key, logits, *, temperature=1.0, shape=None):
@@ -399,28 +322,14 @@ def reinmax(key, logits, *, temperature=1.0, shape=None):
       logits, temperature, p, m.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    return _reinmax(_draw(key, wide), wide, temperature).astype(dtype)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    return jnp.asarray(hard(_reinmax_rule, _draw(key, wide), wide, temperature), dtype)
 
 
-@jax.custom_vjp
-def _reinmax(d, logits, temperature):
-    return d
-
-
-def _reinmax_fwd(d, logits, temperature):
-    d = _reinmax(d, logits, temperature)  # the residual too: second derivatives go through it
-    return d, (d, logits, temperature)
-
-
-def _reinmax_bwd(residuals, g):
-    d, logits, temperature = residuals
+def _reinmax_rule(g, d, logits, temperature):
     p = _numerics.softmax(logits)
     m = (d + _numerics.softmax(logits / temperature)) / 2
-    return None, 2 * _numerics.covariance(m, g) - _numerics.covariance(p, g) / 2, None
-
-
-_reinmax.defvjp(_reinmax_fwd, _reinmax_bwd)
+    return 2 * _numerics.covariance(m, g) - _numerics.covariance(p, g) / 2, None
 
 
 def zgr(key, logits, *, shape=None):
@@ -434,28 +343,14 @@ def zgr(key, logits, *, shape=None):
       gradient estimator" (ZGR).
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    return _zgr(_draw(key, wide), wide).astype(dtype)
+    return jnp.asarray(hard(_zgr_rule, _draw(key, wide), wide), dtype)
 
 
-@jax.custom_vjp
-def _zgr(d, logits):
-    return d
-
-
-def _zgr_fwd(d, logits):
-    d = _zgr(d, logits)
-    return d, (d, logits)
-
-
-def _zgr_bwd(residuals, g):
-    d, logits = residuals
+def _zgr_rule(g, d, logits):
     p = _numerics.softmax(logits)
     delta = d - p
-    inner = _numerics.row_sum(jnp.where(delta == 0, 0, delta * g))
-    return None, (_numerics.covariance(p, g) + delta * inner) / 2
-
-
-_zgr.defvjp(_zgr_fwd, _zgr_bwd)
+    along = _numerics.row_sum(jnp.where(delta == 0, 0, delta * g))
+    return ((_numerics.covariance(p, g) + delta * along) / 2,)
 
 
 def gumbel_rao(key, logits, *, temperature=0.5, num_noise=10, shape=None):
@@ -472,34 +367,22 @@ def gumbel_rao(key, logits, *, temperature=0.5, num_noise=10, shape=None):
     Source: Paulus, Maddison, Krause 2021, arXiv:2010.04838 (their K is num_noise, tau temperature).
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
     num_noise = _arguments.count("num_noise", num_noise, 1)
-    z = _gumbel_rao(_numerics.noise_key(key), _draw(key, wide), wide, temperature, num_noise)
+    rule = functools.partial(_gumbel_rao_rule, num_noise)
+    z = hard(rule, _draw(key, wide), wide, temperature, _noise.noise_key(key))
     return jnp.asarray(z, dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _gumbel_rao(key, d, logits, temperature, num_noise):
-    return d
-
-
-def _gumbel_rao_fwd(key, d, logits, temperature, num_noise):
-    d = _gumbel_rao(key, d, logits, temperature, num_noise)
-    return d, (key, jax.lax.stop_gradient(d), logits, temperature)
-
-
-def _gumbel_rao_bwd(num_noise, residuals, g):
-    key, d, logits, temperature = residuals
+def _gumbel_rao_rule(num_noise, g, d, logits, temperature, key):
+    d = jax.lax.stop_gradient(d)
 
     def gradient(key):
-        noise = _numerics.exponential(key, logits.shape, logits.dtype)
-        x = _numerics.follow(_gumbel_given_class(noise, d, logits), logits)
+        noise = _noise.exponential(key, logits.shape, logits.dtype)
+        x = _numerics.with_unit_slope(_gumbel_given_class(noise, d, logits), logits)
         return _numerics.covariance(_numerics.softmax(x / temperature), g) / temperature
 
-    return None, None, _numerics.mean_over_noise(gradient, key, num_noise), None
-
-
-_gumbel_rao.defvjp(_gumbel_rao_fwd, _gumbel_rao_bwd)
+    return _noise.mean_over_noise(gradient, key, num_noise), None, None
 
 
 def _gumbel_given_class(noise, d, logits):
@@ -513,3 +396,43 @@ def _gumbel_given_class(noise, d, logits):
     first = _numerics.row_sum(jnp.where(d == 0, 0, d * noise))
     others = log_p - jnp.log(noise + first * jnp.exp(log_p))
     return jnp.where(d == 0, jnp.where(masked, -jnp.inf, others), -jnp.log(first) + 0 * d)
+
+
+# ----------------------------------------------------------------------------------- the family
+
+
+def _gumbel_noise(key, logits):
+    return _noise.gumbel(key, logits.shape, logits.dtype)
+
+
+def _class_of(noise, logits):
+    return _numerics.one_hot_of_largest(logits + noise)
+
+
+def _free(noise, logits):
+    # Normalized, as the law of z given the class takes them.
+    return jax.nn.log_softmax(logits) + noise
+
+
+def _free_given_class(noise, d, logits):
+    return _gumbel_given_class(jnp.exp(-noise), d, logits)
+
+
+family = Family(
+    name="categorical",
+    sample=sample,
+    log_prob=total(log_prob),
+    mean=mean,
+    support=_support,
+    kl=total(kl),
+    event_ndim=1,
+    variance=_variance,
+    neighbors=_neighbors,
+    relaxation=Relaxation(
+        noise=_gumbel_noise,
+        hard=_class_of,
+        free=_free,
+        given=_free_given_class,
+        relax=_rules.tempered_softmax,
+    ),
+)

@@ -17,13 +17,10 @@ ValueError for a family that cannot serve, TypeError where f does not return a f
 samples are integers.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
-from relaxjax import _arguments, _numerics, _surrogate, bernoulli, categorical
+from relaxjax import _arguments, _surrogate
 from relaxjax._surrogate import attach, attach_variance, constants
 from relaxjax.score import leave_one_out
 
@@ -36,6 +33,7 @@ def muprop(key, f, logits, *, family):
     Cost: 2 calls of f, one of them with its gradient, at mu: not a sample.
     Source: Gu et al. 2016, arXiv:1511.05176.
     """
+    _surrogate.require(family, "muprop", "mean")
     (x,) = _surrogate.draw(key, logits, family, 1)
     return _muprop(x, f, logits, family)
 
@@ -46,7 +44,7 @@ def _muprop(x, f, logits, family):
     mu, pull = _surrogate.mean_and_pullback(family, l)
     expansion = _surrogate.evaluate_with_slopes(f, mu.astype(x.dtype)[None])
     f_mu, slope = jax.tree.map(lambda y: y[0].astype(F.dtype), constants(*expansion))
-    a = F - f_mu - _surrogate.inner(slope, X - mu)
+    a = F - f_mu - _surrogate.inner_product(slope, X - mu)
     g = _surrogate.score(family, a[None], X[None], l)
     return attach(value, logits, jax.tree.map(jnp.add, g, pull(slope)))
 
@@ -56,7 +54,7 @@ def quadratic(key, f, logits, *, family, linear, factors=None, num_samples=2):
 
     Gradient: 1/(K - 1) sum_k (t_k - tbar) s(x_k) + grad H, K = num_samples, t_k = f(x_k) - h(x_k),
       h(x) = <a, x> + sum_r <u_r, x>^2 and
-      H = E[h] = <a, mu> + sum_r (<u_r, mu>^2 + <u_r, Sigma u_r>), a = linear, u_r = factors[r].
+      H = E[h] = <a, mu> + sum_r (<u_r, mu>^2 + Var <u_r, x>), a = linear, u_r = factors[r].
     Bias: none as long as linear and factors depend on neither samples nor f at them; they may
       depend on the data and on stop_gradient(logits), as a network's output. For f in the span of h
       the variance is 0; with linear 0 and no factors it is rloo.
@@ -66,6 +64,8 @@ def quadratic(key, f, logits, *, family, linear, factors=None, num_samples=2):
     Source: of this library; no published form is known to us.
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
+    needed = ("mean",) if factors is None else ("mean", "variance")
+    _surrogate.require(family, "quadratic", *needed)
     shape = jnp.shape(logits)
     linear = _arguments.floats("linear", linear)
     if linear.shape != shape:
@@ -87,10 +87,10 @@ def _quadratic(x, f, logits, family, linear, factors):
     axes = tuple(range(-l.ndim, 0))
 
     def mean_of_h(l, linear, factors):
-        mu, pull = _surrogate.mean_and_pullback(family, l)
-        total = _surrogate.inner(linear, mu)
+        mu = family.mean(l)
+        total = _surrogate.inner_product(linear, mu)
         if factors is not None:
-            spread = jnp.sum(factors * jax.vmap(pull)(factors))
+            spread = jnp.sum(jax.vmap(family.variance, (0, None))(factors, l))
             total += jnp.sum(jnp.sum(factors * mu[None], axis=axes) ** 2) + spread
         return total
 
@@ -110,37 +110,6 @@ def _quadratic(x, f, logits, family, linear, factors):
 # ------------------------------------------------------------------ relaxed control variates
 
 
-class _Relaxation(NamedTuple):
-    """A law as a function of noise: its hard draw, and z before and after the draw is known."""
-
-    noise: Callable  # (key, shape, dtype)
-    hard: Callable  # (noise, logits) -> b
-    free: Callable  # (noise, logits) -> z
-    given: Callable  # (noise, b, logits) -> z', of the law of z given b
-    relax: Callable  # (z, temperature) -> a relaxed sample
-
-
-_RELAXATIONS = {
-    "bernoulli": _Relaxation(
-        noise=_numerics.logistic,
-        hard=lambda noise, l: bernoulli._straight_through_concrete(noise, l, jnp.ones_like(l)),
-        free=jnp.add,
-        given=lambda noise, b, l: bernoulli._logistic_given_bit(b, l)(jnp.exp(noise)),
-        relax=lambda z, temperature: bernoulli._concrete(jnp.zeros_like(z), z, temperature),
-    ),
-    "categorical": _Relaxation(
-        noise=_numerics.gumbel,
-        hard=lambda noise, l: categorical._straight_through_gumbel_softmax(
-            noise, l, jnp.ones_like(l)
-        ),
-        # Normalized, as the law of z given b takes them.
-        free=lambda noise, l: jax.nn.log_softmax(l) + noise,
-        given=lambda noise, d, l: categorical._gumbel_given_class(jnp.exp(-noise), d, l),
-        relax=lambda z, temperature: categorical._gumbel_softmax(jnp.zeros_like(z), z, temperature),
-    ),
-}
-
-
 def rebar(key, f, logits, *, family, temperature=0.5, scale=1.0):
     """REINFORCE with f at a relaxed sample as its control variate, correlated through the noise.
 
@@ -151,12 +120,12 @@ def rebar(key, f, logits, *, family, temperature=0.5, scale=1.0):
     Cost: 3 calls of f, two of them with gradients, at relaxed samples.
     Source: Tucker et al. 2017, arXiv:1703.07370, eq. 8; their lambda, eta are temperature, scale.
     """
-    noise, fresh = _noise(key, logits, family, "rebar")
+    noise, fresh = _two_noises(key, logits, family, "rebar")
     return _rebar(noise, fresh, f, logits, family, temperature, scale)
 
 
 def _rebar(noise, fresh, f, logits, family, temperature, scale):
-    scale = _arguments.real("scale", scale, noise.ravel()[0], range=_arguments.ANY)
+    scale = _arguments.hyperparameter("scale", scale, noise.ravel()[0], interval=_arguments.ANY)
     c = lambda scale, y: scale * _arguments.scalar(f(y)).astype(scale.dtype)
     return _relax(noise, fresh, f, logits, family, c, scale, temperature)
 
@@ -173,21 +142,20 @@ def relax(key, f, logits, *, family, critic, critic_params, temperature=0.5):
     """
     if not callable(critic):
         raise TypeError(f"critic: got {critic!r}, need a function (critic_params, y) -> scalar")
-    noise, fresh = _noise(key, logits, family, "relax")
+    noise, fresh = _two_noises(key, logits, family, "relax")
     return _relax(noise, fresh, f, logits, family, critic, critic_params, temperature)
 
 
-def _noise(key, logits, family, estimator):
-    event_ndim = _surrogate.independent(family, estimator)
-    wide, _ = _arguments.parameters("logits", logits, None, event_ndim)
-    draw = _RELAXATIONS[family.name].noise
-    return [draw(k, wide.shape, wide.dtype) for k in jax.random.split(key)]
+def _two_noises(key, logits, family, estimator):
+    _surrogate.require(family, estimator, "event_ndim", "relaxation")
+    wide, _ = _arguments.parameters("logits", logits, None, family.event_ndim)
+    return [family.relaxation.noise(k, wide) for k in jax.random.split(key)]
 
 
 def _relax(noise, fresh, f, logits, family, critic, critic_params, temperature):
-    law, event_ndim = _RELAXATIONS[family.name], _surrogate.independent(family, "relax")
+    law, event_ndim = family.relaxation, family.event_ndim
     wide, dtype = _arguments.parameters("logits", logits, None, event_ndim)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim)
     b = law.hard(noise, jax.lax.stop_gradient(wide))
     value = _arguments.scalar(f(b.astype(dtype)))
     l, F, b, noise, fresh = constants(wide, value, b, noise, fresh)
@@ -227,7 +195,7 @@ def rodeo(key, f, logits, *, family, num_samples=3, scale=1.0, critic=None, crit
       for their mean, and the increment from mu for theirs from x_j.
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
-    _surrogate.independent(family, "rodeo")
+    _surrogate.require(family, "rodeo", "mean", "event_ndim", "neighbors")
     if critic is not None and not callable(critic):
         need = "a function (critic_params, value, increment) -> (H, H')"
         raise TypeError(f"critic: got {critic!r}, need {need}")
@@ -238,7 +206,7 @@ def rodeo(key, f, logits, *, family, num_samples=3, scale=1.0, critic=None, crit
 def _rodeo(x, f, logits, family, scale, critic, critic_params):
     values, slopes = _surrogate.evaluate_with_slopes(f, x)
     l, F, V, X = constants(logits, values, slopes, x)
-    scale = _arguments.real("scale", scale, F[0], range=_arguments.ANY)
+    scale = _arguments.hyperparameter("scale", scale, F[0], interval=_arguments.ANY)
     if critic is None:
         phi, gradient = scale, _stein_linear(F, V, X, l, family)
     else:
@@ -248,32 +216,36 @@ def _rodeo(x, f, logits, family, scale, critic, critic_params):
 
 def _stein_linear(F, V, X, l, family):
     """scale -> g for H = scale increment, H' = H / 2, without visiting neighbors."""
-    event = _event_axes(family)
+    event = tuple(range(-family.event_ndim, 0))
     mu, pull = _surrogate.mean_and_pullback(family, l)
-    delta, v = X - mu[None], _surrogate.others(V)
-    c_i = jnp.sum(jnp.where(delta == 0, 0, v * delta), axis=event, keepdims=True)
-    c = jnp.sum(c_i, axis=tuple(range(1, c_i.ndim)))
-    each = jax.vmap(lambda c_i, c, delta: (c_i - 2 * c) * delta)(c_i, c, delta)
-    half = (pull(jnp.mean(v, axis=0)) + jnp.mean(each, axis=0)) / 2
+    delta, v = X - mu[None], _surrogate.mean_of_others(V)
+    c_i = jnp.sum(jnp.where(delta == 0, 0, v * delta), axis=event)
+    c = jnp.sum(c_i.reshape(len(c_i), -1), axis=1)
+    weights = jax.vmap(lambda c_i, c: c_i - 2 * c)(c_i, c) / len(c)
+    each = _surrogate.score_by_variable(family, weights, X, l)
+    half = jax.tree.map(lambda a, b: (a + b) / 2, pull(jnp.mean(v, axis=0)), each)
 
     def gradient(scale):
-        a = (F - _surrogate.others(F - scale * c)) / len(F)
-        return _surrogate.score(family, a, X, l) + scale * half
+        a = (F - _surrogate.mean_of_others(F - scale * c)) / len(F)
+        g = _surrogate.score(family, a, X, l)
+        return jax.tree.map(lambda g, half: g + scale * half, g, half)
 
     return gradient
 
 
 def _stein(F, V, X, l, family, critic):
     """critic_params -> g for any critic, over all neighbors of all samples."""
-    K, event = len(F), _event_axes(family)
+    K, event = len(F), tuple(range(-family.event_ndim, 0))
     delta = X - family.mean(l)[None]
-    steps, q = jax.vmap(lambda x: _surrogate.neighbors(x, l, len(event)))(X)
-    here = jax.vmap(lambda d: jax.vmap(lambda v: _surrogate.inner(v, d))(V))(delta)
+    steps, q = jax.vmap(lambda x: family.neighbors(x, l))(X)
+    here = jax.vmap(lambda d: jax.vmap(lambda v: _surrogate.inner_product(v, d))(V))(delta)
     # The increment at a neighbor of x_k, by grad f_j: that at x_k and a step of one variable.
     moved = jax.vmap(lambda s: jax.vmap(lambda v: jnp.sum(v[None] * s, axis=event))(V))(steps)
     increments = jnp.concatenate([here[..., None], here[..., None] + moved.reshape(K, K, -1)], -1)
     value = jnp.broadcast_to(F[None, :, None], increments.shape)
     own = jnp.eye(K, dtype=bool)[:, :, None]
+    # The scores of x_k and of its neighbors differ in one variable.
+    values = jnp.concatenate([X[:, None], X[:, None] + steps], axis=1)
 
     def gradient(critic_params):
         H, H_score = (
@@ -287,15 +259,12 @@ def _stein(F, V, X, l, family, critic):
             return jnp.where(q == 0, 0, q * (there - base)), jnp.where(q == 0, 0, q * there)
 
         total = lambda x: jnp.sum(x.reshape(K, -1), axis=1)
-        a = (F - _surrogate.others(F + total(rise(H)[0]))) / K
+        a = F - _surrogate.mean_of_others(F + total(rise(H)[0]))
         rises, there = rise(H_score)
-        spread = jax.vmap(jnp.multiply)(total(rises), delta)
-        spread += jnp.sum(jnp.expand_dims(there, event) * steps, axis=1)
-        return _surrogate.score(family, a, X, l) + jnp.mean(spread, axis=0)
+        weights = jnp.concatenate([-jnp.sum(there, axis=1, keepdims=True), there], axis=1)
+        g = _surrogate.score(family, (a + total(rises)) / K, X, l)
+        flat = lambda x: x.reshape(-1, *x.shape[2:])
+        spread = _surrogate.score_by_variable(family, flat(weights) / K, flat(values), l)
+        return jax.tree.map(jnp.add, g, spread)
 
     return gradient
-
-
-def _event_axes(family):
-    """The last axis of a categorical's one-hots; a bit has none."""
-    return (-1,) * _surrogate.independent(family, "rodeo")

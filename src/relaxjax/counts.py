@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _arguments, _numerics, categorical
+from relaxjax import _arguments, _noise, _numerics, _rules, categorical
+from relaxjax.families import Family, joint_support, total
 
 # --------------------------------------------------------------------------------- given values
 
@@ -43,44 +44,55 @@ def generalized_gumbel_softmax(key, log_probs, values, *, temperature=0.5, shape
       values: floats (..., n), broadcast with log_probs.
     Source: Joo et al. 2020, arXiv:2003.01847; their tau is temperature.
     """
-    _arguments.vector("log_probs", log_probs)
-    _arguments.vector("values", values)
-    values, wide, dtype = _arguments.together(values, log_probs, 1, "values", "log_probs")
+    _arguments.floats("log_probs", log_probs, 1)
+    _arguments.floats("values", values, 1)
+    values, wide, dtype = _arguments.broadcast_together(values, log_probs, 1, "values", "log_probs")
     wide, _ = _arguments.parameters("log_probs", wide, shape, event_ndim=1)
     values = jnp.broadcast_to(values, wide.shape)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
-    return _generalized_gumbel_softmax(noise, wide, values, temperature).astype(dtype)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    x = wide + _noise.gumbel(key, wide.shape, wide.dtype)
+    return _relaxed_value(x, values, temperature).astype(dtype)
 
 
 @jax.custom_vjp
-def _generalized_gumbel_softmax(noise, log_probs, values, temperature):
-    w = categorical._gumbel_softmax(noise, log_probs, temperature)
+def _relaxed_value(x, values, temperature):
+    w = _rules.tempered_softmax(x, temperature)
     return _numerics.row_sum(w * values)[..., 0]
 
 
-def _generalized_gumbel_softmax_fwd(noise, log_probs, values, temperature):
+def _relaxed_value_fwd(x, values, temperature):
     # Not the primal, which would compute w twice; w's own rule makes second derivatives right.
-    w = categorical._gumbel_softmax(noise, log_probs, temperature)
+    w = _rules.tempered_softmax(x, temperature)
     z = _numerics.row_sum(w * values)
     return z[..., 0], (w, z, values, temperature)
 
 
-def _generalized_gumbel_softmax_bwd(residuals, g):
+def _relaxed_value_bwd(residuals, g):
     w, z, values, temperature = residuals
     dvalues = g[..., None] * w
-    dlog_probs = dvalues * (values - z) / temperature
-    dtemperature = _numerics.sum_like(-dlog_probs * _numerics.log_of(w), temperature)
-    return None, dlog_probs, dvalues, dtemperature
+    dx = dvalues * (values - z) / temperature
+    return dx, dvalues, _numerics.sum_like(-dx * _numerics.log_or_zero(w), temperature)
 
 
-_generalized_gumbel_softmax.defvjp(_generalized_gumbel_softmax_fwd, _generalized_gumbel_softmax_bwd)
+_relaxed_value.defvjp(_relaxed_value_fwd, _relaxed_value_bwd)
 
 
-def _log_prob_of_value(x, log_probs, values):
-    """The log-probability of an x that is exactly one of the values; NaN for another."""
+def log_prob_of_value(x, log_probs, values):
+    """Log-probability of a value that is exactly one of n.
+
+    Value: log of the sum of softmax(log_probs)_k over the k with values_k = x, in the dtype of
+      log_probs; NaN where x is none of them: a relaxed value has no probability.
+    Args:
+      x: the value, any shape, broadcast with the batch shape of log_probs.
+      log_probs: (..., n) unnormalized; -inf masks a value.
+      values: (..., n), broadcast with log_probs.
+    Returns the broadcast batch shape, in the dtype of log_probs; differentiable in log_probs.
+    """
     _arguments.floats("x", x)
-    x, wide, dtype = _arguments.together(jnp.asarray(x)[..., None], log_probs, 1, "x", "log_probs")
+    x, wide, dtype = _arguments.broadcast_together(
+        jnp.asarray(x)[..., None], log_probs, 1, "x", "log_probs"
+    )
+    values = jnp.asarray(values)
     same = x == jnp.broadcast_to(values.astype(dtype).astype(x.dtype), x.shape)
     log_p = jnp.where(same, jax.nn.log_softmax(wide), -jnp.inf)
     # A value may be given twice; without a logsumexp of nothing, whose gradient is NaN.
@@ -106,18 +118,18 @@ def poisson(key, log_rate, *, truncation, temperature=0.5, shape=None):
       truncation: static integer >= 1, the largest count kept; see `poisson_truncation`.
     Source: Joo et al. 2020, arXiv:2003.01847; their lambda is exp(log_rate).
     """
-    return _count(_poisson, key, "log_rate", log_rate, truncation, temperature, shape)
+    return _count(_POISSON, key, "log_rate", log_rate, truncation, temperature, shape)
 
 
-def _poisson_log_probs(noise, log_rate):
+def _poisson_log_probs(like, log_rate):
     """k log_rate - log k! less about its maximum, which keeps _moments exact."""
-    log_rate = _numerics.bounded(log_rate)
-    log_factorials = _log_factorials(noise.shape[-1])
-    last, log_last = noise.shape[-1] - 1, math.log(noise.shape[-1] - 1)
+    log_rate = _numerics.finite_multiples(log_rate)
+    log_factorials = _log_factorials(like.shape[-1])
+    last, log_last = like.shape[-1] - 1, math.log(like.shape[-1] - 1)
     inside = jnp.exp(jnp.minimum(log_rate, log_last))  # the rate itself, but for O(log rate)
     top = jnp.where(log_rate < log_last, inside, last * log_rate - float(log_factorials[-1]))
-    log_factorials = jnp.broadcast_to(jnp.asarray(log_factorials, noise.dtype), noise.shape)
-    return _counts(noise) * log_rate[..., None] - (log_factorials + top[..., None])
+    log_factorials = jnp.broadcast_to(jnp.asarray(log_factorials, like.dtype), like.shape)
+    return _counts(like) * log_rate[..., None] - (log_factorials + top[..., None])
 
 
 def geometric(key, logits, *, truncation, temperature=0.5, shape=None):
@@ -133,69 +145,68 @@ def geometric(key, logits, *, truncation, temperature=0.5, shape=None):
       truncation: static integer >= 1, the largest count kept; see `geometric_truncation`.
     Source: Joo et al. 2020, arXiv:2003.01847.
     """
-    return _count(_geometric, key, "logits", logits, truncation, temperature, shape)
+    return _count(_GEOMETRIC, key, "logits", logits, truncation, temperature, shape)
 
 
-def _geometric_log_probs(noise, logits):
-    return -_counts(noise) * jax.nn.softplus(_numerics.bounded(logits))[..., None]
+def _geometric_log_probs(like, logits):
+    return -_counts(like) * jax.nn.softplus(_numerics.finite_multiples(logits))[..., None]
 
 
-def _count(rule, key, name, x, truncation, temperature, shape):
+def _count(count, key, name, x, truncation, temperature, shape):
     wide, dtype = _arguments.parameters(name, x, shape)
-    temperature = _arguments.real("temperature", temperature, wide)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide)
     n = _arguments.count("truncation", truncation, 1) + 1
-    noise = _numerics.gumbel(key, (*wide.shape, n), wide.dtype)
-    return rule(noise, wide, temperature).astype(dtype)
+    noise = _noise.gumbel(key, (*wide.shape, n), wide.dtype)
+    return jnp.asarray(_relaxed_count(count, noise, wide, temperature), dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _relaxed(law, noise, x, temperature):
-    return _moments(noise, law.log_probs(noise, x), temperature)[0]
+def _relaxed_count(count, noise, x, temperature):
+    return _moments(count.log_probs(noise, x) + noise, temperature)[0]
 
 
-def _relaxed_fwd(law, noise, x, temperature):
+def _relaxed_count_fwd(count, noise, x, temperature):
     # Not the primal, as above; a few numbers a draw are kept, and no w.
-    z, spread, slope = _moments(noise, law.log_probs(noise, x), temperature)
+    z, spread, slope = _moments(count.log_probs(noise, x) + noise, temperature)
     return z, (spread, slope, x, temperature)
 
 
-def _relaxed_bwd(law, residuals, g):
+def _relaxed_count_bwd(count, residuals, g):
     spread, slope, x, temperature = residuals
     dtemperature = _numerics.sum_like(-g * slope / temperature, temperature)
-    return None, g * law.step(x) * spread / temperature, dtemperature
+    return None, g * count.step(x) * spread / temperature, dtemperature
 
 
-_relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
+_relaxed_count.defvjp(_relaxed_count_fwd, _relaxed_count_bwd)
 
 
-def _moments(noise, log_probs, temperature):
+def _moments(x, temperature):
     """z = sum_k k w_k, sum_k w_k (k - z)^2 and sum_k w_k (k - z) log w_k."""
     temperature = temperature[..., None] if temperature.ndim else temperature
-    w = _numerics.once(categorical._gumbel_softmax(noise, log_probs, temperature))
-    k = _counts(noise)
+    w = _numerics.computed_once(_rules.tempered_softmax(x, temperature))
+    k = _counts(x)
     z = _numerics.row_sum(w * k)
     deviation = w * (k - z)
     spread = _numerics.row_sum(deviation * (k - z))
-    # log w up to a constant of the row, and deviation sums to 0. A plain sum, beside which XLA
-    # repeats less than beside columns.
-    log_w = (log_probs + noise) / temperature
-    slope = jnp.sum(deviation * log_w, axis=-1)
+    # x / temperature is log w up to a constant of the row, and deviation sums to 0. A plain sum,
+    # beside which XLA repeats less than beside columns.
+    slope = jnp.sum(deviation * (x / temperature), axis=-1)
     return z[..., 0], spread[..., 0], slope
 
 
-def _counts(noise):
-    return jax.lax.broadcasted_iota(noise.dtype, noise.shape, noise.ndim - 1)
+def _counts(x):
+    return jax.lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1)
 
 
 def _log_factorials(n):
     return np.array([math.lgamma(k + 1) for k in range(n)])
 
 
-class _Law(NamedTuple):
-    """Of a count, in one parameter x.
+class _Count(NamedTuple):
+    """A law of counts in one parameter x.
 
     Fields:
-      log_probs: (noise, x) -> those of the values, shaped as the noise; linear in the value.
+      log_probs: (like, x) -> those of the values 0, 1, ..., shaped as like; linear in the value.
       step: x -> their derivative in x, of each value over the value before it.
     """
 
@@ -203,8 +214,89 @@ class _Law(NamedTuple):
     step: Callable[..., Any]
 
 
-_poisson = functools.partial(_relaxed, _Law(_poisson_log_probs, jnp.ones_like))
-_geometric = functools.partial(_relaxed, _Law(_geometric_log_probs, lambda x: -jax.nn.sigmoid(x)))
+_POISSON = _Count(_poisson_log_probs, jnp.ones_like)
+_GEOMETRIC = _Count(_geometric_log_probs, lambda x: -jax.nn.sigmoid(x))
+
+# ------------------------------------------------------------------------------------- families
+
+
+def generalized_family(values):
+    """The family of one of n values with given log-probabilities, for params log_probs (..., n).
+
+    Args: values: (n,) floats, of which the samples are made.
+    Returns: a `Family` of exact values: the law that `generalized_gumbel_softmax` tends to.
+    """
+    values = np.asarray(_arguments.floats("values", values, event_ndim=1))
+    return _family("generalized", values, _given_log_probs)
+
+
+def truncated_poisson_family(truncation):
+    """The family of a Poisson count given that it is at most truncation, for params log_rate.
+
+    Args: truncation: static integer >= 1.
+    Returns: a `Family` of exact counts: the law that `poisson` tends to.
+    """
+    values = np.arange(_arguments.count("truncation", truncation, 1) + 1, dtype=np.float32)
+    return _family("poisson", values, _POISSON.log_probs)
+
+
+def truncated_geometric_family(truncation):
+    """The family of a geometric count given that it is at most truncation, for params logits.
+
+    Args: truncation: static integer >= 1.
+    Returns: a `Family` of exact counts: the law that `geometric` tends to.
+    """
+    values = np.arange(_arguments.count("truncation", truncation, 1) + 1, dtype=np.float32)
+    return _family("geometric", values, _GEOMETRIC.log_probs)
+
+
+def _family(name, values, log_probs):
+    of_params = functools.partial(_log_probs_of, log_probs, values)
+    given = lambda function: functools.partial(function, values, of_params)
+    return Family(
+        name=name,
+        sample=given(_sample_value),
+        log_prob=total(given(_log_prob_of_sample)),
+        mean=given(_mean_value),
+        support=given(_support_of_values),
+        kl=total(given(_kl_of_values)),
+        event_ndim=0,
+    )
+
+
+def _given_log_probs(like, log_probs):
+    return log_probs
+
+
+def _log_probs_of(log_probs, values, params):
+    """The log-probabilities of the values on the last axis, wide."""
+    wide = _numerics.widen(_arguments.floats("params", params))
+    batch = wide.shape[:-1] if log_probs is _given_log_probs else wide.shape
+    return log_probs(jnp.zeros((*batch, len(values)), wide.dtype), wide)
+
+
+def _sample_value(values, log_probs, key, params):
+    d = categorical.sample(key, log_probs(params))
+    return (d @ values.astype(d.dtype)).astype(jnp.asarray(params).dtype)
+
+
+def _log_prob_of_sample(values, log_probs, x, params):
+    return log_prob_of_value(x, log_probs(params), jnp.asarray(values))
+
+
+def _mean_value(values, log_probs, params):
+    p = categorical.mean(log_probs(params))
+    return (p @ values.astype(p.dtype)).astype(jnp.asarray(params).dtype)
+
+
+def _support_of_values(values, log_probs, params):
+    batch = jax.eval_shape(log_probs, params).shape[:-1]
+    return joint_support(values, batch, jnp.asarray(params).dtype)
+
+
+def _kl_of_values(values, log_probs, params_q, params_p):
+    return categorical.kl(log_probs(params_q), log_probs(params_p))
+
 
 # ---------------------------------------------------------------------------------- truncations
 

@@ -1,31 +1,71 @@
-"""What a score-function estimator needs to know of a law.
+"""What an estimator needs to know of a law.
 
-A law module offers its own (`bernoulli.family`, `categorical.family`); `from_distribution` makes
-one of any distrax or TFP distribution.
+A law module offers its own (`bernoulli.family`, `categorical.family`, `subsets.family(k)`);
+`from_distribution` makes one of any distrax or TFP distribution. An estimator asks for the fields
+that it needs, never for a name: a law of your own that fills them in gets the estimator, and one
+that lacks one gets an error that says which.
 """
 
+import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relaxjax import _arguments
+
 MAX_SUPPORT = 2**20
 
 
-class Family(NamedTuple):
-    """A law of one whole joint sample x, whose leading axes are independent variables.
+@dataclasses.dataclass(frozen=True)
+class Relaxation:
+    """A law as a function of noise, for `control_variates.rebar` and `relax`.
+
+    Params are one array with the law's batch axes first; z is shaped as params.
 
     Fields:
-      name: what error messages call it.
+      noise: (key, params) -> the noise behind one whole sample.
+      hard: (noise, params) -> x, the sample that this noise makes; without a gradient.
+      free: (noise, params) -> z, of which x is a function and the relaxed sample another.
+      given: (noise, x, params) -> z' from fresh noise, distributed as z is given x.
+      relax: (z, temperature) -> the relaxed sample.
+    """
+
+    noise: Callable[[jax.Array, Any], jax.Array]
+    hard: Callable[[jax.Array, Any], jax.Array]
+    free: Callable[[jax.Array, Any], jax.Array]
+    given: Callable[[jax.Array, jax.Array, Any], jax.Array]
+    relax: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A law of one whole joint sample x. It pickles where its functions do.
+
+    Fields:
+      name: what error messages call it, and nothing else.
       sample: (key, params) -> x, without a gradient.
       log_prob: (x, params) -> scalar, the log-probability of all of x.
-      mean: params -> E[x], or None where the law has none to offer.
-      support: params -> (S, *x.shape), every joint sample; at most 2^20 of them. None where the
-        law is not finite.
+      mean: params -> E[x]. For `double_cv`, `muprop`, `quadratic` and `rodeo`.
+      support: params -> (S, *x.shape), every joint sample; at most 2^20 of them. For `exact`, and
+        the exact reference of `audit.measure`.
+      kl: (params_q, params_p) -> scalar, the KL divergence of two joint samples in nats.
+      event_ndim: how many axes of x belong to one variable: 0 for bits, 1 for one-hots. It promises
+        that the axes before them, and the same leading axes of every array in params, are
+        independent variables, and that every function of this family takes any number of such axes,
+        none included. None where the joint sample is one piece. For `indecater`, `rebar`, `relax`
+        and `rodeo`; `exact` is faster with it.
+      variance: (u, params) -> scalar, the variance of <u, x> for a constant u shaped as x. For
+        `quadratic` with factors.
+      neighbors: (x, params) -> (steps, probabilities): for each variable every other value that it
+        may take, as (R, *x.shape) steps to it from x, and the probabilities (R, *batch) of these
+        values. For `indecater` and `rodeo`.
+      relaxation: a `Relaxation`. For `rebar` and `relax`.
     """
 
     name: str
@@ -33,10 +73,31 @@ class Family(NamedTuple):
     log_prob: Callable[[jax.Array, Any], jax.Array]
     mean: Callable[[Any], jax.Array] | None = None
     support: Callable[[Any], jax.Array] | None = None
+    kl: Callable[[Any, Any], jax.Array] | None = None
+    event_ndim: int | None = None
+    variance: Callable[[jax.Array, Any], jax.Array] | None = None
+    neighbors: Callable[[jax.Array, Any], tuple[jax.Array, jax.Array]] | None = None
+    relaxation: Relaxation | None = None
+
+
+def total(function):
+    """The sum over all variables of a function of one array of them, which pickles if it does."""
+    return functools.partial(_total, function)
+
+
+def _total(function, *args):
+    return jnp.sum(function(*args))
 
 
 def check_enumerable(values, shape):
-    """ValueError where variables of so many values each, one an entry of shape, are too many."""
+    """Check that variables of so many values each, one for each entry of shape, are few enough.
+
+    Args:
+      values: the number of values of one variable.
+      shape: the batch shape.
+    Returns None.
+    Errors: ValueError above 2^20 joint samples.
+    """
     variables = math.prod(shape)
     # The first test keeps a count of subsets, of thousands of digits, from being raised to a power.
     if values > MAX_SUPPORT or values**variables > MAX_SUPPORT:
@@ -47,21 +108,50 @@ def check_enumerable(values, shape):
         )
 
 
+def joint_index(values, shape):
+    """Every joint choice of one of so many values by each variable; the last one changes fastest.
+
+    Args:
+      values: the number of values of one variable.
+      shape: the batch shape, one variable for each entry.
+    Returns: (values ** prod(shape), *shape) NumPy integers.
+    Errors: ValueError above 2^20 samples.
+    """
+    check_enumerable(values, shape)
+    index = list(itertools.product(range(values), repeat=math.prod(shape)))
+    return np.array(index, np.int32).reshape(-1, *shape)
+
+
 def joint_support(points, shape, dtype):
     """Every joint sample of independent variables, each of which takes the given points.
 
     Args:
       points: (m, *event) NumPy array, the values of one variable.
-      shape: batch shape, one variable an entry.
+      shape: the batch shape, one variable for each entry.
       dtype: of the result.
     Returns: (m ** prod(shape), *shape, *event); the last variable changes fastest.
     Errors: ValueError above 2^20 samples.
     """
-    check_enumerable(len(points), shape)
-    variables = math.prod(shape)
-    index = np.array(list(itertools.product(range(len(points)), repeat=variables)), np.int32)
-    samples = points[index.reshape(-1, *shape)]
-    return jnp.asarray(samples, dtype)
+    return jnp.asarray(points[joint_index(len(points), shape)], dtype)
+
+
+def support_of_subsets(params, k):
+    """Every joint sample of independent k-hots, in the order of itertools.combinations.
+
+    Args:
+      params: an array of floats (..., n), of which only the shape and the dtype are used.
+      k: static integer from 1 to n.
+    Returns: (S, ..., n) in the dtype of params, entries 0 and 1.
+    Errors: ValueError above 2^20 samples.
+    """
+    params = _arguments.floats("params", params, event_ndim=1)
+    n = params.shape[-1]
+    k = _arguments.subset_size(k, n)
+    check_enumerable(math.comb(n, k), params.shape[:-1])
+    chosen = np.array(list(itertools.combinations(range(n), k)))
+    points = np.zeros((len(chosen), n))
+    np.put_along_axis(points, chosen, 1, axis=-1)
+    return joint_support(points, params.shape[:-1], params.dtype)
 
 
 def from_distribution(build, *, support=None):
@@ -70,27 +160,37 @@ def from_distribution(build, *, support=None):
     Args:
       build: params -> an object with `sample(seed=key)` and `log_prob(x)`; params any pytree.
       support: params -> (S, *x.shape), every joint sample, where the law is finite.
-    Returns a Family named "from_distribution". Its samples keep the shape and dtype of the law and
-      carry no gradient, also where `sample` is reparameterized; its log_prob sums over the batch
-      axes, which are independent variables of the joint sample; its mean is `build(params).mean()`
-      and raises what that raises.
+    Returns: a Family named "from_distribution". Its samples keep the shape and dtype of the
+      distribution and carry no gradient, also where `sample` is reparameterized; its log_prob sums
+      over the batch axes, which are independent variables of the joint sample; its mean is
+      `build(params).mean()` and raises what that raises. `dataclasses.replace` adds fields.
     Errors: TypeError where build is not callable, or where what it builds lacks a method.
     """
     if not callable(build):
         raise TypeError(f"build: got {build!r}, need a function of params")
-
-    def method(params, name):
-        distribution = build(params)
-        if not callable(getattr(distribution, name, None)):
-            raise TypeError(f"build: got a {type(distribution).__name__}, need a method {name}")
-        return getattr(distribution, name)
-
     return Family(
         name="from_distribution",
-        sample=lambda key, params: jax.lax.stop_gradient(
-            jnp.asarray(method(params, "sample")(seed=key))
-        ),
-        log_prob=lambda x, params: jnp.sum(method(params, "log_prob")(x)),
-        mean=lambda params: method(params, "mean")(),
+        sample=functools.partial(_sample_from, build),
+        log_prob=functools.partial(_log_prob_from, build),
+        mean=functools.partial(_mean_from, build),
         support=support,
     )
+
+
+def _method(build, params, name):
+    distribution = build(params)
+    if not callable(getattr(distribution, name, None)):
+        raise TypeError(f"build: got a {type(distribution).__name__}, need a method {name}")
+    return getattr(distribution, name)
+
+
+def _sample_from(build, key, params):
+    return jax.lax.stop_gradient(jnp.asarray(_method(build, params, "sample")(seed=key)))
+
+
+def _log_prob_from(build, x, params):
+    return jnp.sum(_method(build, params, "log_prob")(x))
+
+
+def _mean_from(build, params):
+    return _method(build, params, "mean")()

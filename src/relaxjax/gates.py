@@ -20,7 +20,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from relaxjax import _arguments, _numerics, bernoulli
+from relaxjax import _arguments, _noise, _numerics, _special
 
 # ------------------------------------------------------------------------------------ Gaussian
 
@@ -35,8 +35,8 @@ def gaussian(key, mean, *, scale=0.5, shape=None):
     Source: Yamada et al. 2020, arXiv:1810.04247; their mu is mean, sigma is scale.
     """
     wide, dtype = _arguments.parameters("mean", mean, shape)
-    scale = _arguments.real("scale", scale, wide)
-    noise = _numerics.normal(key, wide.shape, wide.dtype)
+    scale = _arguments.hyperparameter("scale", scale, wide)
+    noise = _noise.normal(key, wide.shape, wide.dtype)
     return _gaussian(noise, wide, scale).astype(dtype)
 
 
@@ -72,7 +72,9 @@ def gaussian_active_probability(mean, *, scale):
     the sampler's.
     """
     wide, dtype = _arguments.parameters("mean", mean, None)
-    return jax.scipy.special.ndtr(wide / _arguments.real("scale", scale, wide)).astype(dtype)
+    return jax.scipy.special.ndtr(wide / _arguments.hyperparameter("scale", scale, wide)).astype(
+        dtype
+    )
 
 
 def gaussian_log_prob(z, mean, *, scale):
@@ -88,25 +90,67 @@ def gaussian_log_prob(z, mean, *, scale):
     Returns the broadcast shape, in the dtype of mean; differentiable in all three.
     """
     _arguments.floats("z", z)
-    z, wide, dtype = _arguments.together(z, mean, other="mean")
-    scale = _arguments.real("scale", scale, wide)
+    z, wide, dtype = _arguments.broadcast_together(z, mean, other="mean")
+    scale = _arguments.hyperparameter("scale", scale, wide)
     end, outside = (z == 0) | (z == 1), (z < 0) | (z > 1)
     # Each branch has an argument of its own, that the others' slopes may not overflow.
-    mass = _numerics.log_ndtr(jnp.where(end, jnp.where(z == 0, -wide, wide - 1), 0) / scale)
+    mass = _special.log_ndtr(jnp.where(end, jnp.where(z == 0, -wide, wide - 1), 0) / scale)
     x = jnp.where(end | outside, 0, z - wide) / scale
     density = -x * x / 2 - jnp.log(scale) - math.log(2 * math.pi) / 2
     value = jnp.where(end, mass, density)
     return jnp.where(outside, -jnp.inf, value).astype(dtype)
 
 
-def _gaussian_moments(mean, scale):
-    """E[clip(x)] and its variance, x ~ N(mean, scale^2)."""
-    (at_0, _), (at_1, _), inside = _gaussian_pieces(mean, scale)
-    value = mean * inside[0] + scale * inside[1] + at_1
-    variance = (
-        _inner_square(mean - value, scale, inside) + value**2 * at_0 + (1 - value) ** 2 * at_1
-    )
-    return value, variance
+def gaussian_mean(mean, *, scale):
+    """E[z] of `gaussian`, in the shape and dtype of mean.
+
+    Value: the integral of clip(x) over x ~ N(mean, scale^2), in closed form. `scale` is required.
+    """
+    wide, dtype = _arguments.parameters("mean", mean, None)
+    scale = _arguments.hyperparameter("scale", scale, wide)
+    return _clipped_mean(wide, scale, _gaussian_pieces(wide, scale)).astype(dtype)
+
+
+def _clipped_mean(mean, scale, pieces):
+    _, (at_1, _), inside = pieces
+    return mean * inside[0] + scale * inside[1] + at_1
+
+
+def gaussian_variance(mean, *, scale):
+    """The variance of z of `gaussian`, in the shape and dtype of mean; `scale` is required."""
+    wide, dtype = _arguments.parameters("mean", mean, None)
+    scale = _arguments.hyperparameter("scale", scale, wide)
+    pieces = (at_0, _), (at_1, _), inside = _gaussian_pieces(wide, scale)
+    value = _clipped_mean(wide, scale, pieces)
+    square = _inner_square(wide - value, scale, inside)
+    return (square + value**2 * at_0 + (1 - value) ** 2 * at_1).astype(dtype)
+
+
+def gaussian_entropy(mean, *, scale):
+    """The entropy of `gaussian` with respect to the measure of `gaussian_log_prob`.
+
+    Value: -E[gaussian_log_prob(z)] in nats, in closed form. In the shape and dtype of mean; `scale`
+      is required.
+    """
+    wide, dtype = _arguments.parameters("mean", mean, None)
+    scale = _arguments.hyperparameter("scale", scale, wide)
+    return _gaussian_cross_entropy(wide, scale, wide, scale).astype(dtype)
+
+
+def gaussian_kl(mean_q, scale_q, mean_p, scale_p):
+    """KL divergence of two `gaussian`, each of a scale of its own.
+
+    Value: E_q[log q - log p] of the clipped draws, in closed form: what `gaussian_log_prob` says at
+      0, at 1 and between. Never more than the KL of the Gaussians before they are clipped.
+    Args: means of any shape, broadcast together; scales as the sampler takes them.
+    Returns nats, in the broadcast shape and the dtype of mean_p; differentiable in all four.
+    """
+    _arguments.floats("mean_q", mean_q)
+    q, p, dtype = _arguments.broadcast_together(mean_q, mean_p, 0, "mean_q", "mean_p")
+    scale_q = _arguments.hyperparameter("scale_q", scale_q, q)
+    scale_p = _arguments.hyperparameter("scale_p", scale_p, p)
+    cross = _gaussian_cross_entropy(q, scale_q, p, scale_p)
+    return (cross - _gaussian_cross_entropy(q, scale_q, q, scale_q)).astype(dtype)
 
 
 def _gaussian_cross_entropy(mean_q, scale_q, mean_p, scale_p):
@@ -121,7 +165,7 @@ def _gaussian_cross_entropy(mean_q, scale_q, mean_p, scale_p):
 def _gaussian_pieces(mean, scale):
     """P(z = 0) and P(z = 1), each with its logarithm, and E[eps^j; 0 < z < 1] for j = 0, 1, 2."""
     low, high = -mean / scale, (1 - mean) / scale
-    logs = _numerics.log_ndtr(low), _numerics.log_ndtr(-high)
+    logs = _special.log_ndtr(low), _special.log_ndtr(-high)
     at_0, at_1 = (jnp.exp(log) for log in logs)
     # Of two numbers in one tail, whichever it is, so that their difference keeps its digits.
     sign = jnp.where(low > 0, -1, 1)
@@ -152,21 +196,20 @@ def hard_concrete(key, logits, *, temperature=2 / 3, stretch=(-0.1, 1.1), shape=
       beta is temperature, (gamma, zeta) the stretch.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape)
-    temperature = _arguments.real("temperature", temperature, wide)
-    low, high = _ends(stretch, wide)
-    noise = _numerics.logistic(key, wide.shape, wide.dtype)
-    return _hard_concrete(noise, wide, temperature, low, high).astype(dtype)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide)
+    low, high = _arguments.stretch_ends(stretch, wide)
+    x = wide + _noise.logistic(key, wide.shape, wide.dtype)
+    return _hard_concrete(x, temperature, low, high).astype(dtype)
 
 
 @jax.custom_vjp
-def _hard_concrete(noise, logits, temperature, low, high):
-    r = jax.nn.sigmoid((logits + noise) / temperature)
-    return _numerics.unit(low + (high - low) * r)
+def _hard_concrete(x, temperature, low, high):
+    return _numerics.unit(low + (high - low) * jax.nn.sigmoid(x / temperature))
 
 
-def _hard_concrete_fwd(noise, logits, temperature, low, high):
-    z = _hard_concrete(noise, logits, temperature, low, high)
-    y = (logits + noise) / temperature
+def _hard_concrete_fwd(x, temperature, low, high):
+    z = _hard_concrete(x, temperature, low, high)
+    y = x / temperature
     # Finite, for 0 * y at infinite logits.
     return z, (z, jax.nn.sigmoid(y), jnp.where(jnp.isinf(y), 0, y), temperature, low, high)
 
@@ -176,11 +219,10 @@ def _hard_concrete_bwd(residuals, g):
     g = jnp.where((z == 0) | (z == 1), 0, g)
     dhigh = g * r
     dlow = g - dhigh
-    dlogits = dhigh * (1 - r) * ((high - low) / temperature)
+    dx = dhigh * (1 - r) * ((high - low) / temperature)
     return (
-        None,
-        dlogits,
-        _numerics.sum_like(-dlogits * y, temperature),
+        dx,
+        _numerics.sum_like(-dx * y, temperature),
         _numerics.sum_like(dlow, low),
         _numerics.sum_like(dhigh, high),
     )
@@ -195,7 +237,7 @@ def hard_concrete_deterministic(logits, *, stretch):
     Source: Louizos et al. 2018, eq. 13; no temperature. `stretch` is required.
     """
     wide, dtype = _arguments.parameters("logits", logits, None)
-    low, high = _ends(stretch, wide)
+    low, high = _arguments.stretch_ends(stretch, wide)
     return _numerics.unit(low + (high - low) * jax.nn.sigmoid(wide)).astype(dtype)
 
 
@@ -206,8 +248,10 @@ def hard_concrete_active_probability(logits, *, temperature, stretch):
     disagree with the sampler's. In the shape and dtype of logits; differentiable in all three.
     """
     wide, dtype = _arguments.parameters("logits", logits, None)
-    temperature = _arguments.real("temperature", temperature, wide)
-    return jax.nn.sigmoid(wide - temperature * _log_odds(0, *_ends(stretch, wide))).astype(dtype)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide)
+    return jax.nn.sigmoid(
+        wide - temperature * _log_odds(0, *_arguments.stretch_ends(stretch, wide))
+    ).astype(dtype)
 
 
 def hard_concrete_log_prob(z, logits, *, temperature, stretch):
@@ -224,16 +268,16 @@ def hard_concrete_log_prob(z, logits, *, temperature, stretch):
     Returns the broadcast shape, in the dtype of logits; differentiable in all of them.
     """
     _arguments.floats("z", z)
-    z, wide, dtype = _arguments.together(z, logits)
-    temperature = _arguments.real("temperature", temperature, wide)
-    low, high = _ends(stretch, wide)
+    z, wide, dtype = _arguments.broadcast_together(z, logits)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide)
+    low, high = _arguments.stretch_ends(stretch, wide)
     end, outside = (z == 0) | (z == 1), (z < 0) | (z > 1)
     x = temperature * jnp.where(z == 0, _log_odds(0, low, high), -_log_odds(1, low, high))
     mass = jax.nn.log_sigmoid(x - jnp.where(z == 0, wide, -wide))
     inside = jnp.where(end | outside, 0.5, z)
     y = _log_odds(inside, low, high)
     # The last two terms are the slope of y in z.
-    density = bernoulli._logistic_log_density(y, wide, temperature)
+    density = _numerics.logistic_log_density(y, wide, temperature)
     density += jnp.log(high - low) - jnp.log(inside - low) - jnp.log(high - inside)
     value = jnp.where(end, mass, density)
     return jnp.where(outside, -jnp.inf, value).astype(dtype)
@@ -242,20 +286,3 @@ def hard_concrete_log_prob(z, logits, *, temperature, stretch):
 def _log_odds(z, low, high):
     """logit of (z - low) / (high - low)."""
     return jnp.log((z - low) / (high - z))
-
-
-_LOW, _HIGH = ("a low end < 0", lambda x: x < 0), ("a high end > 1", lambda x: x > 1)
-
-
-def _ends(stretch, like):
-    low, high = _pair(stretch)
-    low = _arguments.real("stretch", low, like, range=_LOW)
-    return low, _arguments.real("stretch", high, like, range=_HIGH)
-
-
-def _pair(stretch):
-    try:
-        low, high = stretch
-    except (TypeError, ValueError):
-        raise TypeError(f"stretch: got {stretch!r}, need a pair (low, high)") from None
-    return low, high

@@ -88,14 +88,14 @@ def _project(mean, variance):
 
 
 def _concentration(concentration):
-    a = _arguments.vector("concentration", concentration, least=2)
-    return _arguments.real("concentration", concentration, _numerics.widen(a)), a.dtype
+    a = _arguments.floats("concentration", concentration, 1, 2)
+    return _arguments.hyperparameter("concentration", concentration, _numerics.widen(a)), a.dtype
 
 
 def _moments(mean, variance):
     """Both in one wide dtype and one shape, and the dtype to return."""
-    _arguments.vector("mean", mean, least=2)
+    _arguments.floats("mean", mean, 1, 2)
     _arguments.floats("variance", variance)
-    wide, other, dtype = _arguments.together(variance, mean, 1, "variance", "mean")
-    positive = _arguments.real("variance", variance, wide)
+    wide, other, dtype = _arguments.broadcast_together(variance, mean, 1, "variance", "mean")
+    positive = _arguments.hyperparameter("variance", variance, wide)
     return other, jnp.broadcast_to(positive, wide.shape), dtype

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _arguments, _numerics, _surrogate, bernoulli
+from relaxjax import _arguments, _noise, _numerics, _surrogate, bernoulli
 from relaxjax._surrogate import attach, constants
 
 # ------------------------------------------------------------------------------------ any law
@@ -46,7 +46,7 @@ def reinforce(key, f, params, *, family, num_samples=1, baseline=0.0):
 def _reinforce(x, f, params, family, baseline):
     values = _surrogate.evaluate(f, x)
     l, F, X = constants(params, values, x)
-    baseline = _arguments.real("baseline", baseline, F[0], range=_arguments.ANY)
+    baseline = _arguments.hyperparameter("baseline", baseline, F[0], interval=_arguments.ANY)
     a = (F - jax.lax.stop_gradient(baseline)) / len(F)
     return attach(_surrogate.mean_value(values), params, _surrogate.score(family, a, X, l))
 
@@ -92,6 +92,7 @@ def double_cv(key, f, params, *, family, num_samples=2, scale=0.5):
     Source: Titsias and Shi 2022, arXiv:2111.05300; their alpha is -scale.
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
+    _surrogate.require(family, "double_cv", "mean")
     x = _surrogate.draw(key, params, family, num_samples)
     return _double_cv(x, f, params, family, scale)
 
@@ -99,9 +100,9 @@ def double_cv(key, f, params, *, family, num_samples=2, scale=0.5):
 def _double_cv(x, f, params, family, scale):
     values, slopes = _surrogate.evaluate_with_slopes(f, x)
     l, F, V, X = constants(params, values, slopes, x)
-    scale = _arguments.real("scale", scale, F[0], range=_arguments.ANY)
+    scale = _arguments.hyperparameter("scale", scale, F[0], interval=_arguments.ANY)
     mu, pull = _surrogate.mean_and_pullback(family, l)
-    t = jax.vmap(_surrogate.inner)(_surrogate.others(V), X - mu[None])
+    t = jax.vmap(_surrogate.inner_product)(_surrogate.mean_of_others(V), X - mu[None])
     correction = pull(jnp.mean(V, axis=0))
 
     def gradient(scale):
@@ -131,7 +132,9 @@ def _vimco(x, log_weight, params, family):
     values = _surrogate.evaluate(log_weight, x)
     l, F, X = constants(params, values, x)
     bound = lambda f: jax.nn.logsumexp(f, axis=-1) - np.log(len(F)).astype(f.dtype)
-    without = jnp.where(np.eye(len(F), dtype=bool), _surrogate.others(F)[:, None], F[None, :])
+    without = jnp.where(
+        np.eye(len(F), dtype=bool), _surrogate.mean_of_others(F)[:, None], F[None, :]
+    )
     g = _surrogate.score(family, bound(F) - bound(without), X, l)
     return attach(bound(_numerics.widen(values)).astype(values.dtype), params, g)
 
@@ -145,9 +148,9 @@ def exact(f, params, *, family):
     Cost: a call of f for each state, all in one vmapped call, whose memory grows with them.
     Errors: ValueError where the family has no support, or one of more than 2^20 states.
     """
-    support = _surrogate.needed(family, "support")(jax.lax.stop_gradient(params))
+    _surrogate.require(family, "exact", "support")
+    support, log_p = _surrogate.support_and_log_probs(family, params)
     values = _surrogate.evaluate(f, support)
-    log_p = _surrogate.log_probs(family, support, params)
     dtype = _numerics.widest(values, log_p)
     p = jnp.exp(log_p.astype(dtype))
     return jnp.sum(p * jnp.where(p == 0, 0, values.astype(dtype))).astype(values.dtype)
@@ -168,24 +171,23 @@ def indecater(key, f, params, *, family):
     Source: De Smet, Sansone, Zuidberg Dos Martires 2023, arXiv:2311.12569 (IndeCateR), with one
       sample for all variables.
     """
-    _surrogate.independent(family, "indecater")
+    _surrogate.require(family, "indecater", "event_ndim", "neighbors")
     (x,) = _surrogate.draw(key, params, family, 1)
     return _indecater(x, f, params, family)
 
 
 def _indecater(x, f, params, family):
-    event_ndim = _surrogate.independent(family, "indecater")
     value = _arguments.scalar(f(x))
     l, F, X = constants(params, value, x)
-    steps, q = _surrogate.neighbors(X, l, event_ndim)
-    event = (1,) * event_ndim
+    steps, q = family.neighbors(X, l)
+    event = (1,) * family.event_ndim
     one = np.eye(q[0].size, dtype=x.dtype).reshape(-1, *q.shape[1:], *event)
     moved = x[None, None] + one[None] * steps[:, None].astype(x.dtype)
     (G,) = constants(_surrogate.evaluate(f, moved.reshape(-1, *x.shape)))
-    # In differences, which cancel in f(x); a class of probability 0 may have any f.
+    # In differences, which cancel in f(x); a value of probability 0 may have any f.
     gain = jnp.where(q == 0, 0, q * (G.astype(F.dtype).reshape(q.shape) - F))
-    scores = jax.vmap(jax.grad(family.log_prob, argnums=1), (0, None))(X[None] + steps, l)
-    return attach(value, params, jnp.sum(gain.reshape(*q.shape, *event) * scores, axis=0))
+    g = _surrogate.score_by_variable(family, gain, X[None] + steps, l)
+    return attach(value, params, g)
 
 
 # ------------------------------------------------------------------------------------ bits only
@@ -202,7 +204,7 @@ def arm(key, f, logits):
     Source: Yin and Zhou 2019, arXiv:1807.11143, theorem 1.
     """
     wide, _ = _arguments.parameters("logits", logits, None)
-    noise = _numerics.logistic(key, wide.shape, wide.dtype)
+    noise = _noise.logistic(key, wide.shape, wide.dtype)
     return _arm(noise, f, jnp.asarray(logits))
 
 
@@ -228,7 +230,7 @@ def disarm(key, f, logits, *, num_samples=2):
     if num_samples % 2:
         raise ValueError(f"num_samples: got {num_samples}, need an even integer: bits are in pairs")
     wide, _ = _arguments.parameters("logits", logits, None)
-    noise = _numerics.logistic(key, (num_samples // 2, *wide.shape), wide.dtype)
+    noise = _noise.logistic(key, (num_samples // 2, *wide.shape), wide.dtype)
     return _disarm(noise, f, jnp.asarray(logits))
 
 
@@ -241,13 +243,9 @@ def _disarm(noise, f, logits):
 def _antithetic(noise, f, logits):
     """f at the bits of pairs of mirrored noise, and the constants logits, f, bits of (2, pairs)."""
     wide = jax.lax.stop_gradient(_numerics.widen(logits))
-    b = _indicator(jnp.stack([wide[None] + noise, wide[None] - noise]))
+    b = _numerics.indicator(jnp.stack([wide[None] + noise, wide[None] - noise]))
     values = jax.vmap(lambda b: _surrogate.evaluate(f, b))(b.astype(logits.dtype))
     return values, *constants(wide, values, b)
-
-
-def _indicator(x):
-    return jnp.where(jnp.isnan(x), jnp.nan, (x > 0).astype(x.dtype))
 
 
 def arms(key, f, logits, *, num_samples=4):
@@ -263,7 +261,7 @@ def arms(key, f, logits, *, num_samples=4):
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
     wide, _ = _arguments.parameters("logits", logits, None)
-    noise = _numerics.exponential(key, (num_samples, *wide.shape), wide.dtype)
+    noise = _noise.exponential(key, (num_samples, *wide.shape), wide.dtype)
     return _arms(noise, f, jnp.asarray(logits))
 
 
@@ -272,9 +270,9 @@ def _arms(noise, f, logits):
     wide = jax.lax.stop_gradient(_numerics.widen(logits))
     log_q = jax.nn.log_sigmoid(-jnp.abs(wide))
     # u_k = (1 - d_k)^(K - 1) is uniform, d = noise / sum(noise); below q the bit is the rare one.
-    log_rest = jnp.log(_surrogate.others(noise)) + np.log(K - 1).astype(wide.dtype)
+    log_rest = jnp.log(_surrogate.mean_of_others(noise)) + np.log(K - 1).astype(wide.dtype)
     log_u = (K - 1) * (log_rest - jnp.log(jnp.sum(noise, axis=0, keepdims=True)))
-    rare = _indicator(log_q[None] - log_u)
+    rare = _numerics.indicator(log_q[None] - log_u)
     b = jnp.where(wide[None] < 0, rare, 1 - rare)
     values = _surrogate.evaluate(f, b.astype(logits.dtype))
     l, F, B = constants(wide, values, b)
@@ -308,7 +306,7 @@ def unordered_set(key, f, logits, *, num_samples=4):
             f"logits: got {_arguments.describe(wide)}, need shape (C,), one categorical; "
             "indecater and rloo serve several"
         )
-    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
+    noise = _noise.gumbel(key, wide.shape, wide.dtype)
     _, chosen = jax.lax.top_k(jax.lax.stop_gradient(wide) + noise, min(num_samples, len(wide)))
     return _unordered_set(chosen, f, jnp.asarray(logits))
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _arguments, _numerics
+from relaxjax import _arguments, _noise, _numerics, _rules
 
 # -------------------------------------------------------------------------- invertible Gaussian
 
@@ -38,41 +38,21 @@ def invertible_gaussian(key, mean, *, scale=1.0, temperature=1.0, offset=1.0, sh
     Source: Potapczynski, Loaiza-Ganem, Cunningham 2020, arXiv:1912.09588; their mu, sigma, tau,
       delta are mean, scale, temperature, offset.
     """
-    _arguments.vector("mean", mean, least=0)
-    wide, dtype = _arguments.parameters("mean", mean, shape, event_ndim=1, least=0)
-    scale = _scale("scale", scale, mean, wide)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    offset = _arguments.real("offset", offset, wide, event_ndim=1)
-    noise = _numerics.normal(key, wide.shape, wide.dtype)
+    wide, dtype, scale, temperature = _parameters(mean, scale, temperature, shape, least=0)
+    offset = _arguments.hyperparameter("offset", offset, wide, event_ndim=1)
+    noise = _noise.normal(key, wide.shape, wide.dtype)
     return _invertible_gaussian(noise, wide, scale, temperature, offset).astype(dtype)
 
 
-@jax.custom_vjp
 def _invertible_gaussian(noise, mean, scale, temperature, offset):
-    x = (mean + scale * noise) / temperature
-    last = jnp.broadcast_to(jnp.log(offset), (*x.shape[:-1], 1))
-    return _numerics.softmax(jnp.concatenate([x, last], axis=-1))
+    x = _with_last(mean + scale * noise, temperature, offset)
+    return _rules.tempered_softmax(x, temperature)
 
 
-def _invertible_gaussian_fwd(noise, mean, scale, temperature, offset):
-    z = _invertible_gaussian(noise, mean, scale, temperature, offset)
-    return z, (z, noise, mean, scale, temperature, offset)
-
-
-def _invertible_gaussian_bwd(residuals, g):
-    z, noise, mean, scale, temperature, offset = residuals
-    h = _numerics.covariance(z, g) / temperature
-    dmean, last = h[..., :-1], h[..., -1:]
-    return (
-        None,
-        dmean,
-        _numerics.sum_like(dmean * noise, scale),
-        _numerics.sum_like(-dmean * _finite(mean + scale * noise), temperature) / temperature,
-        _numerics.sum_like(last * temperature, offset) / offset,
-    )
-
-
-_invertible_gaussian.defvjp(_invertible_gaussian_fwd, _invertible_gaussian_bwd)
+def _with_last(x, temperature, offset):
+    """x with the last class beside it, which is log(offset) once x is divided by temperature."""
+    last = jnp.broadcast_to(temperature * jnp.log(offset), (*x.shape[:-1], 1))
+    return jnp.concatenate([x, last], axis=-1)
 
 
 def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
@@ -89,8 +69,8 @@ def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
     Returns the broadcast batch shape, in the dtype of mean; differentiable in all five.
     Source: Potapczynski et al. 2020, arXiv:1912.09588.
     """
-    z = _arguments.vector("z", z)
-    z_dtype, own = z.dtype, _arguments.vector("mean", mean, least=0)
+    z = _arguments.floats("z", z, 1)
+    z_dtype, own = z.dtype, _arguments.floats("mean", mean, 1, 0)
     if z.shape[-1] != own.shape[-1] + 1:
         raise ValueError(
             f"z: got shape {list(z.shape)}, need (..., C) for a mean of (..., C - 1), "
@@ -98,11 +78,11 @@ def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
         )
     # A column for the last class, so that both have one shape.
     own = jnp.concatenate([own, jnp.zeros_like(own, shape=(*own.shape[:-1], 1))], axis=-1)
-    z, wide, dtype = _arguments.together(z, own, event_ndim=1, other="mean")
+    z, wide, dtype = _arguments.broadcast_together(z, own, event_ndim=1, other="mean")
     wide = wide[..., :-1]
     scale = _scale("scale", scale, mean, wide)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    offset = _arguments.real("offset", offset, wide, event_ndim=1)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    offset = _arguments.hyperparameter("offset", offset, wide, event_ndim=1)
     outside = jnp.any(z < 0, axis=-1)
     tiny = float(jnp.finfo(z_dtype).tiny)
     log_z = jnp.log(jnp.where(z < tiny, tiny, z))
@@ -112,20 +92,25 @@ def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
     return jnp.where(outside, -jnp.inf, value).astype(dtype)
 
 
-def _invertible_gaussian_own_log_prob(key, mean, scale, temperature, offset, shape):
-    """Log-density of the draw with this key, from its noise; all wide, scale as mean."""
-    noise, mean, scale, temperature = _own(key, mean, scale, temperature, shape)
-    last = jnp.broadcast_to(jnp.log(offset)[..., None], (*shape, 1))
-    x = (mean + scale * noise) / temperature
-    log_z = jax.nn.log_softmax(jnp.concatenate([x, last], axis=-1))
+def invertible_gaussian_and_log_prob(
+    key, mean, *, scale=1.0, temperature=1.0, offset=1.0, shape=None
+):
+    """The draw of `invertible_gaussian`, and its log-density computed from the noise.
+
+    Value: (z, log_prob); log_prob is exact also where an entry of z has rounded to 0 or 1, where
+      `invertible_gaussian_log_prob` of z is only finite.
+    Args: as `invertible_gaussian`.
+    Returns (*shape, C) and (*shape), in the dtype of mean.
+    """
+    wide, dtype, scale, temperature = _parameters(mean, scale, temperature, shape, least=0)
+    offset = _arguments.hyperparameter("offset", offset, wide, event_ndim=1)
+    noise = _noise.normal(key, wide.shape, wide.dtype)
+    x = _with_last(wide + scale * noise, temperature, offset)
+    log_z = jax.nn.log_softmax(x / temperature)
     terms = jnp.log(temperature / scale) - (noise * noise + math.log(2 * math.pi)) / 2
-    return jnp.sum(terms, axis=-1) - jnp.sum(log_z, axis=-1)
-
-
-def _own(key, mean, scale, temperature, shape):
-    """The noise of the draw with this key, and the parameters in its shape."""
-    noise = _numerics.normal(key, (*shape, mean.shape[-1]), mean.dtype)
-    return noise, *(jnp.broadcast_to(x, noise.shape) for x in (mean, scale, temperature[..., None]))
+    z = _rules.tempered_softmax(x, temperature)
+    log_prob = jnp.sum(terms, axis=-1) - jnp.sum(log_z, axis=-1)
+    return z.astype(dtype), log_prob.astype(dtype)
 
 
 def invertible_gaussian_kl(mean_q, scale_q, mean_p, scale_p):
@@ -137,11 +122,7 @@ def invertible_gaussian_kl(mean_q, scale_q, mean_p, scale_p):
     Args: means (..., C - 1), broadcast together; scales as the sampler takes them.
     Returns nats, in the broadcast batch shape and the dtype of mean_p; differentiable in all four.
     """
-    _arguments.vector("mean_q", mean_q, least=0)
-    _arguments.vector("mean_p", mean_p, least=0)
-    q, p, dtype = _arguments.together(mean_q, mean_p, 1, "mean_q", "mean_p", least=0)
-    scale_q = _scale("scale_q", scale_q, mean_q, q)
-    scale_p = _scale("scale_p", scale_p, mean_p, p)
+    q, p, scale_q, scale_p, dtype = _two(mean_q, scale_q, mean_p, scale_p, least=0)
     log_ratio = jnp.log(scale_q / scale_p)
     # expm1: equal scales give exactly 0, and close ones little less.
     terms = (jnp.expm1(2 * log_ratio) - 2 * log_ratio + ((q - p) / scale_p) ** 2) / 2
@@ -163,44 +144,33 @@ def logistic_normal(key, mean, *, scale=1.0, temperature=1.0, shape=None):
     Args: mean: (..., C), for results (..., C).
     Source: Aitchison, Shen 1980, "Logistic-normal distributions", with a temperature.
     """
-    _arguments.vector("mean", mean)
-    wide, dtype = _arguments.parameters("mean", mean, shape, event_ndim=1)
-    scale = _scale("scale", scale, mean, wide)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    noise = _numerics.normal(key, wide.shape, wide.dtype)
+    wide, dtype, scale, temperature = _parameters(mean, scale, temperature, shape)
+    noise = _noise.normal(key, wide.shape, wide.dtype)
     return _logistic_normal(noise, wide, scale, temperature).astype(dtype)
 
 
-@jax.custom_vjp
 def _logistic_normal(noise, mean, scale, temperature):
-    return _numerics.softmax((mean + scale * noise) / temperature)
+    return _rules.tempered_softmax(mean + scale * noise, temperature)
 
 
-def _logistic_normal_fwd(noise, mean, scale, temperature):
-    z = _logistic_normal(noise, mean, scale, temperature)
-    return z, (z, noise, mean, scale, temperature)
+def logistic_normal_log_prob(z, mean, *, scale, temperature):
+    """Log-density of `logistic_normal` at z in the simplex.
 
-
-def _logistic_normal_bwd(residuals, g):
-    z, noise, mean, scale, temperature = residuals
-    dmean = _numerics.covariance(z, g) / temperature
-    return (
-        None,
-        dmean,
-        _numerics.sum_like(dmean * noise, scale),
-        _numerics.sum_like(-dmean * _finite(mean + scale * noise), temperature) / temperature,
-    )
-
-
-_logistic_normal.defvjp(_logistic_normal_fwd, _logistic_normal_bwd)
-
-
-def _logistic_normal_log_prob(z, mean, *, scale, temperature):
-    """Log-density of `logistic_normal` in the first C - 1 entries of z, clamped as elsewhere."""
-    z_dtype = _arguments.vector("z", z).dtype
-    z, wide, dtype = _arguments.together(z, mean, event_ndim=1, other="mean")
+    Value: that of the Gaussian's differences at temperature log z - mean, integrated over a common
+      shift, less sum_i log z_i: the density in any n - 1 of the n unmasked entries of z. z is
+      clamped to its dtype's smallest normal number, so that every draw has a finite value; gradient
+      0 where clamped.
+    Args:
+      z: (..., C), rows that sum to 1, broadcast with mean.
+      mean: (..., C).
+      scale, temperature: required, so that they cannot disagree with the sampler's.
+    Returns the broadcast batch shape, in the dtype of mean; differentiable in all four.
+    Source: Aitchison, Shen 1980, "Logistic-normal distributions", with a temperature.
+    """
+    z_dtype = _arguments.floats("z", z, 1).dtype
+    z, wide, dtype = _arguments.broadcast_together(z, mean, event_ndim=1, other="mean")
     scale = _scale("scale", scale, mean, wide)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
     masked = wide == -jnp.inf
     outside = jnp.any((z < 0) | (masked & (z > 0)), axis=-1)
     tiny = float(jnp.finfo(z_dtype).tiny)
@@ -209,13 +179,22 @@ def _logistic_normal_log_prob(z, mean, *, scale, temperature):
     return jnp.where(outside, -jnp.inf, value).astype(dtype)
 
 
-def _logistic_normal_own_log_prob(key, mean, scale, temperature, shape):
-    """Log-density of the draw with this key, from its noise; all wide, scale as mean."""
-    noise, mean, scale, temperature = _own(key, mean, scale, temperature, shape)
-    masked = mean == -jnp.inf
-    x = (jnp.where(masked, 0, mean) + scale * noise) / temperature
+def logistic_normal_and_log_prob(key, mean, *, scale=1.0, temperature=1.0, shape=None):
+    """The draw of `logistic_normal`, and its log-density computed from the noise.
+
+    Value: (z, log_prob); log_prob is exact also where an entry of z has rounded to 0 or 1, where
+      `logistic_normal_log_prob` of z is only finite.
+    Args: as `logistic_normal`.
+    Returns (*shape, C) and (*shape), in the dtype of mean.
+    """
+    wide, dtype, scale, temperature = _parameters(mean, scale, temperature, shape)
+    noise = _noise.normal(key, wide.shape, wide.dtype)
+    masked = wide == -jnp.inf
+    x = (jnp.where(masked, 0, wide) + scale * noise) / temperature
     log_z = jnp.where(masked, 0, jax.nn.log_softmax(jnp.where(masked, -jnp.inf, x)))
-    return _log_ratio_density(log_z, mean, scale, temperature) - jnp.sum(log_z, axis=-1)
+    log_prob = _log_ratio_density(log_z, wide, scale, temperature) - jnp.sum(log_z, axis=-1)
+    z = _logistic_normal(noise, wide, scale, temperature)
+    return z.astype(dtype), log_prob.astype(dtype)
 
 
 def _log_ratio_density(log_z, mean, scale, temperature):
@@ -231,10 +210,18 @@ def _log_ratio_density(log_z, mean, scale, temperature):
     return value - (jnp.log(temperature * temperature * total / (2 * math.pi)) / 2)[..., 0]
 
 
-def _logistic_normal_kl(mean_q, scale_q, mean_p, scale_p):
-    """That of the Gaussians, each integrated over a common shift; all of one shape."""
+def logistic_normal_kl(mean_q, scale_q, mean_p, scale_p):
+    """KL divergence of two `logistic_normal` of one temperature, which drops out.
+
+    Value: that of the Gaussians, each integrated over a common shift. A temperature is a change of
+      mean and scale: laws of two temperatures compare at mean / temperature, scale / temperature.
+    Args: means (..., C), finite, broadcast together; scales as the sampler takes them.
+    Returns nats, in the broadcast batch shape and the dtype of mean_p; differentiable in all four.
+    """
+    q, p, scale_q, scale_p, dtype = _two(mean_q, scale_q, mean_p, scale_p)
+    scale_q, scale_p = (jnp.broadcast_to(scale, q.shape) for scale in (scale_q, scale_p))
     (weight_q, total_q), (weight_p, total_p) = (_precision(s, False) for s in (scale_q, scale_p))
-    shift = mean_q - mean_p
+    shift = q - p
     shift -= _numerics.row_sum(weight_p * shift) / total_p
     trace = jnp.sum(weight_p / weight_q, axis=-1)
     trace -= (_numerics.row_sum(weight_p**2 / weight_q) / total_p)[..., 0]
@@ -242,7 +229,7 @@ def _logistic_normal_kl(mean_q, scale_q, mean_p, scale_p):
     log_ratio = (
         jnp.sum(jnp.log(scale_p / scale_q), axis=-1) + jnp.log(total_p / total_q)[..., 0] / 2
     )
-    return (trace - (shift.shape[-1] - 1) + square) / 2 + log_ratio
+    return ((trace - (shift.shape[-1] - 1) + square) / 2 + log_ratio).astype(dtype)
 
 
 def _precision(scale, masked):
@@ -250,13 +237,23 @@ def _precision(scale, masked):
     return weight, _numerics.row_sum(weight)
 
 
-def _finite(y):
-    # For 0 * y in a masked class.
-    return jnp.where(jnp.isinf(y), 0, y)
-
-
 def _scale(name, scale, mean, wide):
     """scale to combine with wide, which is mean wide and broadcast: a scalar, one a row or all."""
     shape = np.shape(scale)
     entries = shape == np.shape(mean) or len(shape) == wide.ndim
-    return _arguments.real(name, scale, wide, event_ndim=0 if entries else 1)
+    return _arguments.hyperparameter(name, scale, wide, event_ndim=0 if entries else 1)
+
+
+def _parameters(mean, scale, temperature, shape, least=1):
+    """mean wide and broadcast, the dtype to return, and the two hyperparameters."""
+    wide, dtype = _arguments.parameters("mean", mean, shape, 1, least)
+    scale = _scale("scale", scale, mean, wide)
+    return wide, dtype, scale, _arguments.hyperparameter("temperature", temperature, wide, 1)
+
+
+def _two(mean_q, scale_q, mean_p, scale_p, least=1):
+    """Means and scales of two laws, wide, and the dtype to return."""
+    _arguments.floats("mean_q", mean_q, 1, least)
+    q, p, dtype = _arguments.broadcast_together(mean_q, mean_p, 1, "mean_q", "mean_p", least)
+    scale_q = _scale("scale_q", scale_q, mean_q, q)
+    return q, p, scale_q, _scale("scale_p", scale_p, mean_p, p), dtype

@@ -16,15 +16,13 @@ applying the stated rule to every x in it.
 """
 
 import functools
-import itertools
-import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from relaxjax import _arguments, _numerics
-from relaxjax.families import Family, check_enumerable, joint_support
+from relaxjax._rules import hard
+from relaxjax.families import Family, support_of_subsets, total
 
 # ------------------------------------------------------------------------------------ the subset
 
@@ -51,11 +49,11 @@ def log_prob(x, logits, k):
     Returns the broadcast batch shape, in the dtype of logits; differentiable to any order, with
       gradient x - mu in logits.
     """
-    x, wide, dtype = _arguments.together(x, logits, event_ndim=1, name="x")
-    k = _arguments.choice(k, wide.shape[-1])
+    x, wide, dtype = _arguments.broadcast_together(x, logits, event_ndim=1, name="x")
+    k = _arguments.subset_size(k, wide.shape[-1])
     # Of the logits as they came: many x often share one row.
     own = _shifted(jnp.asarray(logits).astype(wide.dtype), k)
-    value = jnp.sum(_numerics.linear(x, jnp.broadcast_to(own, x.shape)), axis=-1)
+    value = jnp.sum(_numerics.mul_log(x, jnp.broadcast_to(own, x.shape)), axis=-1)
     value -= jnp.broadcast_to(_log_total(own, k), value.shape)
     subset = jnp.all((x == 0) | (x == 1), axis=-1) & (jnp.sum(x, axis=-1) == k)
     return jnp.where(subset | jnp.isnan(value), value, -jnp.inf).astype(dtype)
@@ -68,32 +66,57 @@ def mean(logits, k):
     Gradient: Cov g, from logits alone: nothing else is kept for it.
     """
     wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
-    k = _arguments.choice(k, wide.shape[-1])
+    k = _arguments.subset_size(k, wide.shape[-1])
     return jnp.asarray(_mean(_shifted(wide, k), k), dtype)
 
 
+def entropy(logits, k):
+    """The entropy of k-hots in nats, in the batch shape and dtype of logits.
+
+    Value: log e_k - sum_i mu_i logits_i. Differentiable to any order.
+    """
+    wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
+    k = _arguments.subset_size(k, wide.shape[-1])
+    return _cross_entropy(wide, wide, k).astype(dtype)
+
+
+def kl(logits_q, logits_p, k):
+    """KL divergence of two laws of k-hots.
+
+    Value: E_q[log q - log p]; +inf where q may hold an item that is masked in p.
+    Args: logits_q, logits_p: (..., n), broadcast together.
+    Returns nats, in the broadcast batch shape and the dtype of logits_p; differentiable to any
+      order.
+    """
+    _arguments.floats("logits_q", logits_q, event_ndim=1)
+    q, p, dtype = _arguments.broadcast_together(logits_q, logits_p, 1, "logits_q", "logits_p")
+    k = _arguments.subset_size(k, q.shape[-1])
+    return (_cross_entropy(q, p, k) - _cross_entropy(q, q, k)).astype(dtype)
+
+
 def family(k):
-    """The family of k-subsets, for logits (..., n); its support runs in the order of
-    itertools.combinations."""
+    """The family of k-subsets, for logits (..., n).
+
+    Args: k: static integer >= 1.
+    Returns: a `Family`; its support runs in the order of itertools.combinations.
+    """
     k = _arguments.count("k", k, 1)
+    given_k = lambda function: functools.partial(function, k=k)
     return Family(
         name="subsets",
-        sample=lambda key, logits: sample(key, logits, k),
-        log_prob=lambda x, logits: jnp.sum(log_prob(x, logits, k)),
-        mean=lambda logits: mean(logits, k),
-        support=lambda logits: _support(logits, k),
+        sample=given_k(sample),
+        log_prob=total(given_k(log_prob)),
+        mean=given_k(mean),
+        support=given_k(support_of_subsets),
+        kl=total(given_k(kl)),
+        event_ndim=1,
+        variance=given_k(_variance),
     )
 
 
-def _support(logits, k):
-    logits = _arguments.floats("logits", logits, event_ndim=1)
-    n = logits.shape[-1]
-    k = _arguments.choice(k, n)
-    check_enumerable(math.comb(n, k), logits.shape[:-1])
-    chosen = np.array(list(itertools.combinations(range(n), k)))
-    points = np.zeros((len(chosen), n))
-    np.put_along_axis(points, chosen, 1, axis=-1)
-    return joint_support(points, logits.shape[:-1], logits.dtype)
+def _variance(u, logits, k):
+    _, pull = jax.vjp(functools.partial(mean, k=k), logits)
+    return jnp.sum(u * pull(u)[0])
 
 
 # -------------------------------------------------------------------------------- hard forward
@@ -109,24 +132,11 @@ def simple(key, logits, k, *, shape=None):
     Source: Ahmed et al. 2023, arXiv:2210.01941 (SIMPLE).
     """
     x, wide, dtype = _draw(key, logits, k, shape)
-    return jnp.asarray(_simple(x, wide, k), dtype)
+    return jnp.asarray(hard(functools.partial(_simple_rule, k), x, wide), dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _simple(x, logits, k):
-    return x
-
-
-def _simple_fwd(x, logits, k):
-    return _simple(x, logits, k), (logits,)
-
-
-def _simple_bwd(k, residuals, g):
-    (logits,) = residuals
-    return None, _mean_and_covariance(logits, k, g)[1]
-
-
-_simple.defvjp(_simple_fwd, _simple_bwd)
+def _simple_rule(k, g, x, logits):
+    return (_mean_and_covariance(logits, k, g)[1],)
 
 
 def zgr(key, logits, k, *, shape=None):
@@ -139,28 +149,15 @@ def zgr(key, logits, k, *, shape=None):
     Source: the ZGR of `categorical.zgr`, of which this is the form for k-hots.
     """
     x, wide, dtype = _draw(key, logits, k, shape)
-    return jnp.asarray(_zgr(x, wide, k), dtype)
+    return jnp.asarray(hard(functools.partial(_zgr_rule, k), x, wide), dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _zgr(x, logits, k):
-    return x
-
-
-def _zgr_fwd(x, logits, k):
-    x = _zgr(x, logits, k)  # the residual too: second derivatives go through it
-    return x, (x, logits)
-
-
-def _zgr_bwd(k, residuals, g):
-    x, logits = residuals
+def _zgr_rule(k, g, x, logits):
     mu, covariance = _mean_and_covariance(logits, k, g)
     delta = x - mu
-    inner = _numerics.row_sum(jnp.where(delta == 0, 0, delta * g))
-    return None, (covariance + delta * inner) / 2
+    along = _numerics.row_sum(jnp.where(delta == 0, 0, delta * g))
+    return ((covariance + delta * along) / 2,)
 
-
-_zgr.defvjp(_zgr_fwd, _zgr_bwd)
 
 # --------------------------------------------------------------- elementary symmetric polynomials
 
@@ -278,7 +275,7 @@ _log_total.defvjp(_log_total_fwd, _log_total_bwd)
 def _cross_entropy(logits_q, logits_p, k):
     """-E_q[log p] of k-hots."""
     logits_q, logits_p = _shifted(logits_q, k), _shifted(logits_p, k)
-    mean = _numerics.linear(_mean(logits_q, k), logits_p)
+    mean = _numerics.mul_log(_mean(logits_q, k), logits_p)
     return jnp.asarray(_log_total(logits_p, k)) - jnp.sum(mean, axis=-1)
 
 
@@ -288,7 +285,7 @@ def _cross_entropy(logits_q, logits_p, k):
 def _draw(key, logits, k, shape):
     """The draw, the shifted logits of its law in the shape of the draw, and the dtype to return."""
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    k = _arguments.choice(k, wide.shape[-1])
+    k = _arguments.subset_size(k, wide.shape[-1])
     # The law of the logits as they came: many draws often share one row.
     own = _shifted(_numerics.widen(jnp.asarray(logits)), k)
     own = own.reshape((1,) * (wide.ndim - own.ndim) + own.shape)
@@ -316,5 +313,5 @@ def _draw_from(u, logits, k):
 def _shifted(logits, k):
     """logits less the k-th largest, so that a large e_k costs no digits; NaN without a law."""
     kth = _numerics.kth_largest(jax.lax.stop_gradient(logits), k)
-    lawful = jnp.isfinite(kth) & (_numerics.row_max(logits) < jnp.inf)
-    return jnp.where(lawful, logits - kth, jnp.nan)
+    has_a_law = jnp.isfinite(kth) & (_numerics.row_max(logits) < jnp.inf)
+    return jnp.where(has_a_law, logits - kth, jnp.nan)

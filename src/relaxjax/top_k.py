@@ -23,7 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relaxjax import _arguments, _numerics
+from relaxjax import _arguments, _noise, _numerics
+from relaxjax._rules import hard
+from relaxjax.families import Family, support_of_subsets, total
 
 # ------------------------------------------------------------------------------- the ordered draw
 
@@ -36,23 +38,8 @@ def sample(key, logits, k, *, shape=None):
     Source: Kool et al. 2019, arXiv:1903.06059, section 2.
     """
     wide, _, k = _parameters(logits, k, shape)
-    y = wide + _numerics.gumbel(key, wide.shape, wide.dtype)
-    return jnp.where(jnp.isnan(wide[..., :1]), -1, _indices(y, k))
-
-
-def _indices(y, k):
-    if y.shape[-1] > _numerics.SHORT:
-        return jax.lax.top_k(y, k)[1]
-    at = jnp.arange(k).reshape((1,) * (y.ndim - 1) + (k, 1)) == _numerics.ranks(y)[..., None, :]
-    place = jax.lax.broadcasted_iota(jnp.int32, at.shape, at.ndim - 1)
-    return jnp.sum(jnp.where(at, place, 0), axis=-1, dtype=jnp.int32)
-
-
-def _k_hot(y, k):
-    if y.shape[-1] > _numerics.SHORT:
-        one = jnp.ones((), y.dtype)
-        return jnp.put_along_axis(jnp.zeros_like(y), _indices(y, k), one, axis=-1, inplace=False)
-    return (_numerics.ranks(y) < k).astype(y.dtype)
+    y = wide + _noise.gumbel(key, wide.shape, wide.dtype)
+    return jnp.where(jnp.isnan(wide[..., :1]), -1, _numerics.top_indices(y, k))
 
 
 def log_prob(indices, logits):
@@ -76,7 +63,7 @@ def log_prob(indices, logits):
             f"indices: got shape {list(indices.shape)}, need {[*batch, 'k']}, k from 1 to {n}, for "
             f"logits of shape {list(logits.shape)}"
         )
-    wide = _lawful(_numerics.widen(logits), indices.shape[-1])
+    wide = _arguments.nan_rows(_numerics.widen(logits), indices.shape[-1])
     return _log_prob(indices, wide).astype(logits.dtype)
 
 
@@ -108,16 +95,23 @@ def _log_prob(indices, logits):
     return jnp.where(unlawful, jnp.nan, jnp.where(possible, value, -jnp.inf))
 
 
-def _log_prob_of_set(x, logits, k):
-    """Log-probability of the k-hot of a draw, in whatever order; NaN where x is no 0/1 vector.
+def log_prob_of_set(x, logits, k):
+    """Log-probability of the k items of a draw, in whatever order.
 
     Value: log of the integral of prod_i (1 - exp(-exp(logits_i - m))) over the items i of x, under
       the law of m, the largest perturbation of the others: Gumbel(lse of their logits).
+      -inf where x holds another number of items or a masked one, NaN where it is no 0/1 vector.
     Cost: O(n sqrt(k)).
+    Args:
+      x: (..., n) k-hot, broadcast with logits.
+      logits: (..., n).
+      k: static integer from 1 to n.
+    Returns the broadcast batch shape, in the dtype of logits; differentiable to any order.
     Source: Kool et al. 2020, arXiv:2002.06043, appendix B.
     """
-    x, wide, dtype = _arguments.together(x, logits, event_ndim=1, name="x")
-    wide = _lawful(wide, k)
+    x, wide, dtype = _arguments.broadcast_together(x, logits, event_ndim=1, name="x")
+    k = _arguments.subset_size(k, wide.shape[-1])
+    wide = _arguments.nan_rows(wide, k)
     chosen = x == 1
     binary = jnp.all(chosen | (x == 0), axis=-1)
     possible = (jnp.sum(chosen, axis=-1) == k) & jnp.all(~chosen | (wide != -jnp.inf), axis=-1)
@@ -165,23 +159,23 @@ def relaxed(key, logits, k, *, temperature=0.5, shape=None):
     Source: Plotz and Roth 2018, arXiv:1810.12575; Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
-    return jnp.asarray(_relaxed(noise, wide, k, temperature), dtype)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    y = wide + _noise.gumbel(key, wide.shape, wide.dtype)
+    return jnp.asarray(_relaxed(y, k, temperature), dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _relaxed(noise, logits, k, temperature):
-    return _chain(logits + noise, k, temperature)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _relaxed(y, k, temperature):
+    return _chain(y, k, temperature)[0]
 
 
-def _relaxed_fwd(noise, logits, k, temperature):
-    return _relaxed(noise, logits, k, temperature), (logits + noise, temperature)
+def _relaxed_fwd(y, k, temperature):
+    return _relaxed(y, k, temperature), (y, temperature)
 
 
 def _relaxed_bwd(k, residuals, g):
     y, temperature = residuals
-    return None, *_chain_back(_chain(y, k, temperature)[1], temperature, g)
+    return _chain_back(_chain(y, k, temperature)[1], temperature, g)
 
 
 _relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
@@ -198,26 +192,43 @@ def straight_through(key, logits, k, *, temperature=0.5, shape=None):
     Source: Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
-    temperature = _arguments.real("temperature", temperature, wide, event_ndim=1)
-    noise = _numerics.gumbel(key, wide.shape, wide.dtype)
-    return jnp.asarray(_straight_through(noise, wide, k, temperature), dtype)
+    temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
+    y = wide + _noise.gumbel(key, wide.shape, wide.dtype)
+    return jnp.asarray(_straight_through(y, k, temperature), dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _straight_through(noise, logits, k, temperature):
-    return jnp.where(jnp.isnan(logits), jnp.nan, _k_hot(logits + noise, k))
+def _straight_through(y, k, temperature):
+    z = jnp.where(jnp.isnan(y), jnp.nan, _numerics.k_hot(y, k))
+    return hard(functools.partial(_straight_through_rule, k), z, y, temperature)
 
 
-def _straight_through_fwd(noise, logits, k, temperature):
-    return _straight_through(noise, logits, k, temperature), (logits + noise, temperature)
+def _straight_through_rule(k, g, z, y, temperature):
+    return _chain_back(_chain(y, k, temperature)[1], temperature, g)[0], None
 
 
-def _straight_through_bwd(k, residuals, g):
-    y, temperature = residuals
-    return None, _chain_back(_chain(y, k, temperature)[1], temperature, g)[0], None
+def set_family(k):
+    """The family of the set of k items that are drawn, whatever their order.
+
+    Args: k: static integer >= 1.
+    Returns: a `Family` for logits (..., n): samples are k-hots (..., n), log_prob is that of
+      `log_prob_of_set`; its support runs in the order of itertools.combinations. The mean of a
+      Plackett-Luce set has no closed form: it has none.
+    """
+    k = _arguments.count("k", k, 1)
+    return Family(
+        name="top_k",
+        sample=functools.partial(_sample_set, k=k),
+        log_prob=total(functools.partial(log_prob_of_set, k=k)),
+        support=functools.partial(support_of_subsets, k=k),
+        event_ndim=1,
+    )
 
 
-_straight_through.defvjp(_straight_through_fwd, _straight_through_bwd)
+def _sample_set(key, logits, k):
+    wide, dtype, k = _parameters(jax.lax.stop_gradient(logits), k, None)
+    y = wide + _noise.gumbel(key, wide.shape, wide.dtype)
+    return jnp.where(jnp.isnan(y), jnp.nan, _numerics.k_hot(y, k)).astype(dtype)
+
 
 # ------------------------------------------------------------------------------------ the chain
 
@@ -238,7 +249,7 @@ def _chain(y, k, temperature):
     def draw(carry, _):
         a, z = carry
         shares, odds, lead = _shares(tempered(a))
-        first, left, log_left = _numerics.once(
+        first, left, log_left = _numerics.computed_once(
             (jax.nn.sigmoid(-odds), jax.nn.sigmoid(odds), jax.nn.log_sigmoid(odds))
         )
         others = shares * left
@@ -249,7 +260,7 @@ def _chain(y, k, temperature):
     # The last draw has none after it: a softmax is enough.
     (a, z), draws = jax.lax.scan(draw, (y, jnp.zeros_like(y)), None, length=k - 1)
     x = tempered(a)
-    e = _numerics.once(jnp.exp(x - jax.lax.stop_gradient(_top_two(x)[0])))
+    e = _numerics.computed_once(jnp.exp(x - jax.lax.stop_gradient(_top_two(x)[0])))
     q = e / _total(e)
     return jnp.moveaxis(z + q, 0, -1), (draws, (a, q))
 
@@ -271,7 +282,7 @@ def _chain_back(draws, temperature, g):
     def back(carry, draw):
         da, dt = carry
         a, shares, odds, lead = draw
-        first, left = _numerics.once((jax.nn.sigmoid(-odds), jax.nn.sigmoid(odds)))
+        first, left = _numerics.computed_once((jax.nn.sigmoid(-odds), jax.nn.sigmoid(odds)))
         others = shares * left
         q = jnp.where(lead, first, others)
         v = jnp.where(lead, 0, others / (1 - others) * da)
@@ -306,7 +317,7 @@ def _top_two(x):
     for i in range(1, len(x)):
         one = x[i : i + 1]
         top, second = jnp.maximum(top, one), jnp.maximum(second, jnp.minimum(top, one))
-    return _numerics.once((top, second))
+    return _numerics.computed_once((top, second))
 
 
 def _shares(x):
@@ -318,10 +329,14 @@ def _shares(x):
     second = jax.lax.stop_gradient(second)
     alone = second < top
     lead = alone & (x == top)
-    e = _numerics.once(jnp.where(lead, 0, jnp.exp(x - second)))
+    e = _numerics.computed_once(jnp.where(lead, 0, jnp.exp(x - second)))
     total = _total(e)
     odds = second + jnp.log(total) - top
-    return e * _numerics.once(1 / total), _numerics.once(jnp.where(alone, odds, jnp.inf)), lead
+    return (
+        e * _numerics.computed_once(1 / total),
+        _numerics.computed_once(jnp.where(alone, odds, jnp.inf)),
+        lead,
+    )
 
 
 # -------------------------------------------------------------------------------- the arguments
@@ -330,10 +345,5 @@ def _shares(x):
 def _parameters(logits, k, shape):
     """Logits wide, NaN in a row without a law, the dtype to return, and k."""
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
-    k = _arguments.choice(k, wide.shape[-1])
-    return _lawful(wide, k), dtype, k
-
-
-def _lawful(logits, k):
-    enough = jnp.sum(logits > -jnp.inf, axis=-1, keepdims=True) >= k
-    return jnp.where(enough & (_numerics.row_max(logits) < jnp.inf), logits, jnp.nan)
+    k = _arguments.subset_size(k, wide.shape[-1])
+    return _arguments.nan_rows(wide, k), dtype, k

@@ -26,26 +26,21 @@ except ModuleNotFoundError as error:
         "relaxjax.distributions needs distrax: pip install 'relaxjax[distrax]'"
     ) from error
 
-from relaxjax.distributions._bits import (
-    CorrelatedRelaxedBernoulli,
-    GaussianRelaxedBernoulli,
-    HardConcrete,
+from relaxjax.distributions._bernoulli import (
     RelaxedBernoulli,
     StochasticTimesSmooth,
     StraightThroughBernoulli,
 )
-from relaxjax.distributions._choices import (
-    GeneralizedGumbelSoftmax,
-    GumbelSoftmaxTopK,
-    PlackettLuce,
-    Subset,
-)
-from relaxjax.distributions._classes import (
-    InvertibleGaussian,
-    LogisticNormal,
+from relaxjax.distributions._categorical import (
     RelaxedOneHotCategorical,
     StraightThroughOneHotCategorical,
 )
+from relaxjax.distributions._correlated import CorrelatedRelaxedBernoulli
+from relaxjax.distributions._counts import GeneralizedGumbelSoftmax
+from relaxjax.distributions._gates import GaussianRelaxedBernoulli, HardConcrete
+from relaxjax.distributions._simplex import InvertibleGaussian, LogisticNormal
+from relaxjax.distributions._subsets import Subset
+from relaxjax.distributions._top_k import GumbelSoftmaxTopK, PlackettLuce
 
 __all__ = [
     "CorrelatedRelaxedBernoulli",

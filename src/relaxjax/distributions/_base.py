@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from tensorflow_probability.substrates.jax import distributions as tfd
 
-from relaxjax import _arguments, _numerics, gates
+from relaxjax import _arguments, _numerics
 
 # What tree_flatten keeps out of the leaves, and the hyperparameters that are not positive numbers.
 _STATIC = ("estimator", "k", "num_noise")
 _RANGES = {
     "gap": _arguments.NONNEGATIVE,
     "values": _arguments.ANY,
-    "stretch_low": gates._LOW,
-    "stretch_high": gates._HIGH,
+    "stretch_low": _arguments.LOW_END,
+    "stretch_high": _arguments.HIGH_END,
 }
 
 
@@ -77,7 +77,7 @@ class Law(distrax.Distribution):
                 like = jax.ShapeDtypeStruct(batch + event * by_entry, dtype)
                 interval = _RANGES.get(name, _arguments.POSITIVE)
                 rows = by_entry and not entries[name]
-                x = _arguments.real(_argument(name), x, like, rows, range=interval)
+                x = _arguments.hyperparameter(_argument(name), x, like, rows, interval=interval)
                 vars(self)[name] = jnp.broadcast_to(x, like.shape)
 
     def _floats(self, name, x):
@@ -166,7 +166,7 @@ class Law(distrax.Distribution):
         raise NotImplementedError
 
 
-class Hard(Law):
+class HardLaw(Law):
     """A finite law whose gradient is that of the function which `estimator` names."""
 
     _module: Any
@@ -202,10 +202,6 @@ class Hard(Law):
     def _law_logits(self):
         return self.logits
 
-    def _log_p(self):
-        """The log-probability of every value of a variable, wide, on the last axis."""
-        raise NotImplementedError
-
     def log_prob(self, value):
         return self._module.log_prob(value, self._law_logits)
 
@@ -213,18 +209,18 @@ class Hard(Law):
         return self._module.mean(self._law_logits)
 
     def entropy(self):
-        return entropy_of(self._log_p()).astype(self.dtype)
+        return self._module.entropy(self._law_logits)
 
 
-def entropy_of(log_p):
-    return -jnp.sum(jnp.exp(log_p) * jnp.where(log_p == -jnp.inf, 0, log_p), axis=-1)
+class ChoiceLaw(Law):
+    """A law of k of n."""
 
+    _event_ndim = 1
 
-def finite_kl(log_q, log_p):
-    log_q, log_p, dtype = _arguments.together(log_q, log_p, 1, "log_q", "log_p")
-    never = log_q == -jnp.inf
-    terms = jnp.where(never, 0, log_q) - jnp.where(never, 0, log_p)
-    return jnp.sum(jnp.exp(log_q) * terms, axis=-1)
+    def _store_choice(self, logits, k, **reals):
+        self._store(logits, **reals)
+        with self._named():
+            self.k = _arguments.subset_size(k, self.logits.shape[-1])
 
 
 def agree(*pairs):
@@ -256,4 +252,4 @@ def logits_of(law):
     """Of one of ours, of distrax or of TFP."""
     if hasattr(law, "_law_logits"):
         return law._law_logits
-    return law.logits_parameter() if hasattr(law, "logits_parameter") else law.logits
+    return jnp.asarray(law.logits_parameter() if hasattr(law, "logits_parameter") else law.logits)

@@ -1,0 +1,104 @@
+"""Noise from random words: one word an entry, drawn in float32 or wider.
+
+A bfloat16 uniform takes 256 values, and jax.random's own noise has tails as coarse as its uniform.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def _words(key, shape, dtype):
+    """One random word an entry, as wide as dtype, and its number of bits."""
+    bits = jnp.finfo(dtype).bits
+    return jax.random.bits(key, shape, f"uint{bits}"), bits
+
+
+def exponential(key, shape, dtype):
+    """Standard exponential noise from one word each: never 0, and finest where it is small."""
+    words, bits = _words(key, shape, dtype)
+    # v = 1 - u, each exact to rounding, so that neither tail is a difference.
+    u, v = ((w.astype(dtype) + 0.5) * 2.0**-bits for w in (~words, words))
+    # -log1p(-v), with its series where log u would cancel: log1p itself costs twice as much.
+    terms = {32: 5, 64: 11}[bits]
+    series = v * functools.reduce(lambda acc, k: acc * v + 1 / k, range(terms, 0, -1), 0.0)
+    return jnp.where(v < 1 / 32, series, -jnp.log(u))
+
+
+def gumbel(key, shape, dtype):
+    """Standard Gumbel noise from one word each, in [-3.13, 22.9] for float32."""
+    return -jnp.log(exponential(key, shape, dtype))
+
+
+def _signs_and_tails(key, shape, dtype):
+    """Of one word each: a fair bit, and a uniform h in (0, 1/2], so that both tails are fine."""
+    words, bits = _words(key, shape, dtype)
+    return words & 1 == 1, ((words >> 1).astype(dtype) + 0.5) * 2.0**-bits
+
+
+def logistic(key, shape, dtype):
+    """Standard logistic noise from one word each: symmetric, and never infinite."""
+    positive, h = _signs_and_tails(key, shape, dtype)
+    magnitude = jnp.log(1 / h - 1)
+    return jnp.where(positive, magnitude, -magnitude)
+
+
+def odds(key, shape, dtype):
+    """exp of that logistic noise, without a logarithm."""
+    positive, h = _signs_and_tails(key, shape, dtype)
+    return jnp.where(positive, 1 - h, h) / jnp.where(positive, h, 1 - h)
+
+
+# -Phi^-1(h) / (1 - 2 h) to 1.2e-8, as a ratio of polynomials in w = -log(4 h (1 - h)), w^6 first:
+# fitted and printed by benchmarks/normal_noise.py.
+_NORMAL = (
+    (
+        2.20294893e-07,
+        6.84019906e-05,
+        0.00131279859,
+        0.0144488011,
+        0.105007708,
+        0.516344607,
+        1.44636893,
+    ),
+    (4.30938735e-06, 0.0002865477, 0.00266683521, 0.0399855003, 0.109857298, 1.15403545),
+)
+
+
+def normal(key, shape, dtype):
+    """Standard Gaussian noise from one word each, in [-6.34, 6.34] for float32.
+
+    There jax.random.normal ends at 5.42, in coarse steps, and costs up to twice as much.
+    """
+    if jnp.finfo(dtype).bits != 32:
+        return jax.random.normal(key, shape, dtype)
+    words, bits = _words(key, shape, dtype)
+    # One bit is the sign, the others a uniform h in (0, 1/2], and x = 1 - 2 h without cancellation.
+    h = ((words >> 1).astype(dtype) + 0.5) * 2.0**-bits
+    x = ((~words >> 1).astype(dtype) + 0.5) * 2.0 ** (1 - bits)
+    w = -jnp.log(4 * h * (1 - h))
+    ratio = [functools.reduce(lambda acc, c: acc * w + c, coefficients) for coefficients in _NORMAL]
+    # The division keeps XLA's CPU code from computing this for every use, the sign from a fusion
+    # that is slow.
+    magnitude = x * ratio[0] / ratio[1]
+    return jnp.where(words & 1 == 1, magnitude, -magnitude)
+
+
+def noise_key(key):
+    """A second key for noise beside a draw from key itself, whose draw stays that of `sample`."""
+    # No array draws the word of this index, so the two streams share nothing.
+    return jax.random.fold_in(key, np.uint32(2**32 - 1))
+
+
+def mean_over_noise(weight, key, num_noise):
+    """The mean of weight(key_k) over num_noise keys, one at a time: memory of one."""
+    shape = jax.eval_shape(weight, key)
+
+    def add(total, key):
+        return total + weight(key), None
+
+    zero = jnp.zeros(shape.shape, shape.dtype)
+    total, _ = jax.lax.scan(add, zero, jax.random.split(key, num_noise))
+    return total / num_noise
