@@ -64,92 +64,68 @@ def _tempered_one_hot_rule(g, d, x, temperature):
 # -------------------------------------------------------------------------------------- relaxed
 
 
-@jax.custom_vjp
-def tempered(x, temperature):
-    """x / temperature; an infinite x gets and gives no gradient."""
-    return x / temperature
+def _of_tempered(function, pull, log):
+    """function(x / temperature) with a rule that keeps the result y alone.
+
+    Args:
+      function: of x / temperature.
+      pull: (y, g) -> the cotangent of x / temperature.
+      log: y -> x / temperature, 0 where that is infinite; a constant of the row may be missing
+        where the cotangents of a row sum to 0.
+    Returns: (x, temperature) -> y.
+    """
+
+    @jax.custom_vjp
+    def rule(x, temperature):
+        return function(x / temperature)
+
+    def forward(x, temperature):
+        y = rule(x, temperature)
+        return y, (y, temperature)
+
+    def backward(residuals, g):
+        y, temperature = residuals
+        dx = pull(y, g) / temperature
+        return dx, _numerics.sum_like(-dx * log(y), temperature)
+
+    rule.defvjp(forward, backward)
+    return rule
 
 
-def _tempered_fwd(x, temperature):
-    y = tempered(x, temperature)
-    return y, (y, temperature)
+def _finite(y):
+    return jnp.where(jnp.isinf(y), 0, y)
 
 
-def _tempered_bwd(residuals, g):
-    y, temperature = residuals
-    sure = jnp.isinf(y)
-    dx = jnp.where(sure, 0, g / temperature)
-    dtemperature = -dx * jnp.where(sure, 0, y)
-    return dx, _numerics.sum_like(dtemperature, temperature)
+def _pull_log_softmax(u, g):
+    g = jnp.where(u == -jnp.inf, 0, g)
+    return g - jnp.exp(u) * _numerics.row_sum(g)
 
 
-tempered.defvjp(_tempered_fwd, _tempered_bwd)
+# x / temperature; an infinite x gets and gives no gradient.
+tempered = _of_tempered(lambda y: y, lambda y, g: jnp.where(jnp.isinf(y), 0, g), _finite)
+tempered_softmax = _of_tempered(_numerics.softmax, _numerics.covariance, _numerics.log_or_zero)
+# log softmax(x / temperature); the cotangent of a masked class is dropped.
+tempered_log_softmax = _of_tempered(jax.nn.log_softmax, _pull_log_softmax, _finite)
 
 
-@jax.custom_vjp
 def tempered_sigmoid(x, temperature):
     """s(x / temperature)."""
-    return jax.nn.sigmoid(x / temperature)
-
-
-def _tempered_sigmoid_fwd(x, temperature):
-    # y, not z: z rounds to 1 from y = 17 on, where s'(y) is not yet 0. By the rule that knows of an
-    # infinite y, for second derivatives.
-    return tempered_sigmoid(x, temperature), (tempered(x, temperature), temperature)
-
-
-def _tempered_sigmoid_bwd(residuals, g):
-    y, temperature = residuals
-    slope = _numerics.sigmoid_slope(y)
-    dx = g * slope / temperature
-    # 0 * inf: an infinite y has slope 0.
-    dtemperature = jnp.where(slope == 0, 0, -dx * jnp.where(slope == 0, 0, y))
-    return dx, _numerics.sum_like(dtemperature, temperature)
-
-
-tempered_sigmoid.defvjp(_tempered_sigmoid_fwd, _tempered_sigmoid_bwd)
+    return _sigmoid(tempered(x, temperature))
 
 
 @jax.custom_vjp
-def tempered_softmax(x, temperature):
-    """softmax(x / temperature)."""
-    return _numerics.softmax(x / temperature)
+def _sigmoid(y):
+    return jax.nn.sigmoid(y)
 
 
-def _tempered_softmax_fwd(x, temperature):
-    z = tempered_softmax(x, temperature)
-    return z, (z, temperature)
+def _sigmoid_fwd(y):
+    # y, not z: z rounds to 1 from y = 17 on, where s'(y) is not yet 0.
+    return _sigmoid(y), (y,)
 
 
-def _tempered_softmax_bwd(residuals, g):
-    z, temperature = residuals
-    dx = _numerics.covariance(z, g) / temperature
-    # x / temperature is log z up to a constant of the row, and dx sums to 0.
-    dtemperature = -dx * _numerics.log_or_zero(z)
-    return dx, _numerics.sum_like(dtemperature, temperature)
+def _sigmoid_bwd(residuals, g):
+    (y,) = residuals
+    return (g * _numerics.sigmoid_slope(y),)
 
 
-tempered_softmax.defvjp(_tempered_softmax_fwd, _tempered_softmax_bwd)
-
-
-@jax.custom_vjp
-def tempered_log_softmax(x, temperature):
-    """log softmax(x / temperature); the cotangent of a masked class is dropped."""
-    return jax.nn.log_softmax(x / temperature)
-
-
-def _tempered_log_softmax_fwd(x, temperature):
-    u = tempered_log_softmax(x, temperature)
-    return u, (u, temperature)
-
-
-def _tempered_log_softmax_bwd(residuals, g):
-    u, temperature = residuals
-    masked = u == -jnp.inf
-    g = jnp.where(masked, 0, g)
-    dx = (g - jnp.exp(u) * _numerics.row_sum(g)) / temperature
-    dtemperature = -dx * jnp.where(masked, 0, u)
-    return dx, _numerics.sum_like(dtemperature, temperature)
-
-
-tempered_log_softmax.defvjp(_tempered_log_softmax_fwd, _tempered_log_softmax_bwd)
+_sigmoid.defvjp(_sigmoid_fwd, _sigmoid_bwd)
