@@ -365,6 +365,10 @@ def _bit_of(noise, logits):
     return _numerics.indicator(logits + noise)
 
 
+def _free(noise, logits):
+    return logits + noise
+
+
 def _free_given_bit(noise, b, logits):
     return _logistic_given_bit(b, logits)(jnp.exp(noise))
 
@@ -384,7 +388,7 @@ family = Family(
     relaxation=Relaxation(
         noise=_logistic_noise,
         hard=_bit_of,
-        free=jnp.add,
+        free=_free,
         given=_free_given_bit,
         relax=_rules.tempered_sigmoid,
     ),

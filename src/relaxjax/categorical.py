@@ -414,6 +414,10 @@ def _free(noise, logits):
     return jax.nn.log_softmax(logits) + noise
 
 
+def _relax(z, temperature):
+    return _rules.tempered_softmax(z, temperature)  # a plain function, which pickles
+
+
 def _free_given_class(noise, d, logits):
     return _gumbel_given_class(jnp.exp(-noise), d, logits)
 
@@ -433,6 +437,6 @@ family = Family(
         hard=_class_of,
         free=_free,
         given=_free_given_class,
-        relax=_rules.tempered_softmax,
+        relax=_relax,
     ),
 )
