@@ -5,7 +5,7 @@ Every estimator reads: stop params and draw x from them; evaluate f, not stopped
 carries the gradient of whatever f closes over; compute g from numbers; attach g to the value.
 """
 
-import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -161,26 +161,40 @@ def support_and_log_probs(family, params):
     variable, which is several times as fast as log_prob of every joint sample.
     """
     fixed = jax.lax.stop_gradient(params)
+    x = family.support(fixed)
+    of_each = jax.vmap(family.log_prob, (0, None))
+    if not _is_product(family, params):
+        return x, of_each(x, params)
+    points = over_variables(family, family.support, x[0].shape)(fixed)
+    table = over_variables(family, of_each, x[0].shape)(points, params)
+    rows = list(table.reshape(-1, table.shape[-1]))
+    while len(rows) > 1:  # neighbors together, so that most sums are short
+        pairs = zip(rows[::2], rows[1::2], strict=False)
+        joined = [(one[:, None] + other[None]).ravel() for one, other in pairs]
+        rows = joined + rows[2 * len(joined) :]
+    return x, rows[0]
+
+
+def _is_product(family, params):
+    """Whether the support is that of each independent variable in turn, the last one fastest.
+
+    Tried with other params of these shapes, at compile time: a support in another order, or one
+    that does not take a single variable, gets the general sum.
+    """
     if family.event_ndim is None:
-        x = family.support(fixed)
-        return x, jax.vmap(family.log_prob, (0, None))(x, params)
-    shape = jax.eval_shape(family.sample, jax.random.key(0), fixed).shape
-    batch = shape[: len(shape) - family.event_ndim]
-    points = over_variables(family, family.support, shape)(fixed)
-    if points.shape != (*batch, points.shape[len(batch)], *shape[len(batch) :]):
-        raise ValueError(
-            f"family: got {family.name}, whose support of one variable has shape "
-            f"{list(points.shape[len(batch) :])}, need (S, *event) with event_ndim = "
-            f"{family.event_ndim} event axes"
-        )
-    values = points.shape[len(batch)]
-    of_one = jax.vmap(family.log_prob, (0, None))
-    table = over_variables(family, of_one, shape)(points, params).reshape(-1, values)
-    log_p = functools.reduce(lambda total, row: (total[:, None] + row[None]).ravel(), table)
-    index = joint_index(values, (len(table),))
-    points = points.reshape(len(table), values, *shape[len(batch) :])
-    x = points[np.arange(len(table)), index].reshape(-1, *shape)
-    return x, log_p
+        return False
+    with jax.ensure_compile_time_eval():
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: params))
+        x = np.asarray(family.support(zeros))
+        points = np.asarray(over_variables(family, family.support, x[0].shape)(zeros))
+    event = x.shape[x.ndim - family.event_ndim :]
+    batch = x.shape[1 : x.ndim - family.event_ndim]
+    values = points.shape[len(batch)] if points.ndim == x.ndim else 0
+    if points.shape != (*batch, values, *event) or len(x) != values ** math.prod(batch):
+        return False
+    points = points.reshape(-1, values, *event)
+    index = joint_index(values, (len(points),))
+    return np.array_equal(x.reshape(len(x), -1, *event), points[np.arange(len(points)), index])
 
 
 def mean_and_pullback(family, params):
