@@ -314,7 +314,7 @@ def concrete_kl(logits_q, logits_p):
 
 def _logistic_kl(x):
     c = jnp.where(jnp.abs(x) < 0.5, x * x, 0)
-    # The Taylor series, because below 1/2 the closed form cancels to rounding error.
+    # This is the Taylor series, because below 1/2 the closed form cancels to rounding error.
     coefficients = (1 / 6, -1 / 360, 1 / 15120, -1 / 604800, 1 / 23950080, -691 / 653837184000)
     series = c * functools.reduce(lambda acc, a: acc * c + a, reversed(coefficients))
     a = jnp.where(jnp.abs(x) < 0.5, 1, jnp.abs(x))
@@ -533,8 +533,8 @@ def _stochastic_times_smooth(b, logits):
 
 def _stochastic_times_smooth_fwd(b, logits):
     q = _numerics.sqrt_sigmoid(logits)
-    # The log-odds of b, log q - log(1 - q). A second derivative gives the b in the residuals the
-    # rule of zgr.
+    # These are the log-odds of b, log q - log(1 - q). A second derivative gives the b in the
+    # residuals the rule of zgr.
     log_odds = jax.nn.log_sigmoid(logits) / 2 + jax.nn.softplus(logits) + jnp.log1p(q)
     return _stochastic_times_smooth(b, logits), (hard(_zgr_rule, b, log_odds), logits)
 

@@ -662,7 +662,7 @@ def _class_of(noise, logits):
 
 
 def _free(noise, logits):
-    # Normalized, as `_gumbel_given_class` normalizes them.
+    # The logits are normalized, because `_gumbel_given_class` normalizes them too.
     return jax.nn.log_softmax(logits) + noise
 
 

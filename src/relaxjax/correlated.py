@@ -119,9 +119,11 @@ def concrete_log_prob(z, logits, correlation_tril, *, temperature):
 def concrete_and_log_prob(key, logits, correlation_tril, *, temperature=0.5, shape=None):
     """Sample as `concrete` does, and compute the log-density of the draw from its noise.
 
-    Value: (z, log_prob), where z is the draw of `concrete` for the same key, with its gradient.
-      log_prob is exact also where z has rounded to 0 or 1, where `concrete_log_prob` of z is only
-      finite.
+    Value: (z, log_prob), where z is the draw of `concrete` for the same key. log_prob is exact also
+      where z has rounded to 0 or 1, where `concrete_log_prob` of z is only finite.
+    Gradient: exact; z has the gradient of `concrete`, and the gradient of log_prob includes the
+      path through z.
+    Cost: O(D^2) time per draw.
 
     Args:
       key: PRNG key.
@@ -149,7 +151,7 @@ def concrete_and_log_prob(key, logits, correlation_tril, *, temperature=0.5, sha
     noise = _noise.normal(key, wide.shape, wide.dtype)
     v = _normal(noise, tril)
     x = wide + _numerics.computed_once(_special.normal_logit(v))
-    # The log-density of the noise, less the log-slopes of v, y and z in turn.
+    # These are the log-density of the noise, less the log-slopes of v, y and z in turn.
     terms = -(noise * noise + math.log(2 * math.pi)) / 2
     terms -= jnp.broadcast_to(jnp.log(jnp.diagonal(tril)), v.shape)
     terms += jnp.log(temperature / _special.normal_rate(v))
