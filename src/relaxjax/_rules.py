@@ -1,6 +1,7 @@
-"""Custom rules that laws share: the one of hard draws, and relaxed samples of x = logits + noise.
+"""Custom rules that distributions share: for hard draws, and for relaxed x = logits + noise.
 
-Whatever made x receives its cotangent by ordinary autodiff, so that noise takes no part in a rule.
+Ordinary autodiff takes the gradient in x on to whatever made x, so that noise takes no part in a
+rule.
 """
 
 import functools
@@ -15,21 +16,24 @@ from relaxjax import _numerics
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def hard(rule, d, *params):
-    """d, a draw that carries the gradient which its rule gives to params.
+    """Return the draw d such that it carries the gradient which its rule gives to params.
 
     Args:
-      rule: (g, d, *params) -> a cotangent for each of params, None for zero, from g, that of d.
+      rule: (g, d, *params) -> one gradient for each of params, or None for zero, where g is the
+        gradient in d.
       d: the draw; the noise that made it has no gradient.
       *params: arrays.
-    Returns: d. A second derivative goes through the rule, and through every d in it by the rule
-      again; a rule that takes d for a constant there stops its gradient.
+
+    Returns:
+      d. A second derivative differentiates the rule, and every d in it by the rule again; a rule
+      for which d is a constant there stops the gradient of d.
     """
     del rule, params
     return d
 
 
 def _hard_fwd(rule, d, *params):
-    # The primal, not d itself, which would make second derivatives silently wrong.
+    # This calls the primal: d itself would make second derivatives silently wrong.
     d = hard(rule, d, *params)
     return d, (d, params)
 
@@ -43,7 +47,7 @@ hard.defvjp(_hard_fwd, _hard_bwd)
 
 
 def tempered_bit(x, temperature):
-    """1 where x > 0, else 0, with the gradient of `tempered_sigmoid` in x alone."""
+    """Return 1 where x > 0, else 0, with the gradient of `tempered_sigmoid` in x alone."""
     return hard(_tempered_bit_rule, _numerics.indicator(x), x, temperature)
 
 
@@ -52,7 +56,7 @@ def _tempered_bit_rule(g, b, x, temperature):
 
 
 def tempered_one_hot(x, temperature):
-    """The one-hot of the largest, with the gradient of `tempered_softmax` in x alone."""
+    """Return the one-hot of the largest, with the gradient of `tempered_softmax` in x alone."""
     return hard(_tempered_one_hot_rule, _numerics.one_hot_of_largest(x), x, temperature)
 
 
@@ -65,14 +69,16 @@ def _tempered_one_hot_rule(g, d, x, temperature):
 
 
 def _of_tempered(function, pull, log):
-    """function(x / temperature) with a rule that keeps the result y alone.
+    """Return function(x / temperature) with a rule that keeps nothing but the result y.
 
     Args:
-      function: of x / temperature.
-      pull: (y, g) -> the cotangent of x / temperature.
-      log: y -> x / temperature, 0 where that is infinite; a constant of the row may be missing
-        where the cotangents of a row sum to 0.
-    Returns: (x, temperature) -> y.
+      function: takes x / temperature to y.
+      pull: (y, g) -> the gradient in x / temperature, where g is the gradient in y.
+      log: y -> x / temperature, with 0 where that is infinite; a constant of the row may be missing
+        where the gradients of a row sum to 0.
+
+    Returns:
+      (x, temperature) -> y.
     """
 
     @jax.custom_vjp
@@ -101,15 +107,15 @@ def _pull_log_softmax(u, g):
     return g - jnp.exp(u) * _numerics.row_sum(g)
 
 
-# x / temperature; an infinite x gets and gives no gradient.
+# This is x / temperature; an infinite x gets and gives no gradient.
 tempered = _of_tempered(lambda y: y, lambda y, g: jnp.where(jnp.isinf(y), 0, g), _finite)
 tempered_softmax = _of_tempered(_numerics.softmax, _numerics.covariance, _numerics.log_or_zero)
-# log softmax(x / temperature); the cotangent of a masked class is dropped.
+# This is log softmax(x / temperature); the gradient in a masked class is dropped.
 tempered_log_softmax = _of_tempered(jax.nn.log_softmax, _pull_log_softmax, _finite)
 
 
 def tempered_sigmoid(x, temperature):
-    """s(x / temperature)."""
+    """Compute sigmoid(x / temperature)."""
     return _sigmoid(tempered(x, temperature))
 
 
@@ -119,7 +125,7 @@ def _sigmoid(y):
 
 
 def _sigmoid_fwd(y):
-    # y, not z: z rounds to 1 from y = 17 on, where s'(y) is not yet 0.
+    # The residual is y, not z, which rounds to 1 from y = 17 on, where sigmoid'(y) is not yet 0.
     return _sigmoid(y), (y,)
 
 
