@@ -493,7 +493,7 @@ def test_the_row_agrees_with_its_function(name):
     assert row.unbiased == is_score(name)
     if family(name) is not None:
         assert family(name).name.startswith(law)
-    for section in ("Gradient:", "Bias:", *["Law:"] * (not is_score(name))):
+    for section in ("Gradient:", "Bias:", *["Distribution:"] * (not is_score(name))):
         assert section in function.__doc__
     assert "Source:" in function.__doc__ or name.endswith("/exact")
     # The address of a function is no part of its program.

@@ -82,7 +82,7 @@ class Audit(NamedTuple):
                 lines.append(f"{name:14}" + "".join(cells))
         lines.append(
             f"value {self.value:.6g}, signal to noise {self.signal_to_noise:.4g}, "
-            f"evaluations of f {self.evaluations} a draw"
+            f"evaluations of f {self.evaluations} per draw"
         )
         return "\n".join(lines)
 

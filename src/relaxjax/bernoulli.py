@@ -306,7 +306,7 @@ def concrete_kl(logits_q, logits_p):
       ValueError: they do not broadcast together.
     """
     _arguments.floats("logits_q", logits_q)
-    q, p, dtype = _arguments.broadcast_together(logits_q, logits_p, name="logits_q")
+    q, p, dtype = _arguments.broadcast_together(logits_q, logits_p, 0, "logits_q", "logits_p")
     # Two bits that are sure and alike would make inf - inf.
     x = jnp.where(jnp.isinf(q) & (q == p), 0, q - p)
     return _logistic_kl(x).astype(dtype)

@@ -115,6 +115,12 @@ def quadratic(key, f, logits, *, family, linear, factors=None, num_samples=2):
         if factors.shape[1:] != shape or factors.ndim == 0:
             need = f"(R, *{shape}), a row for each factor"
             raise ValueError(f"factors: got {_arguments.describe(factors)}, need shape {need}")
+    mean_shape = jax.eval_shape(family.mean, jnp.asarray(logits)).shape
+    if mean_shape != shape:
+        need = f"one with a mean of the shape of logits {shape}"
+        raise ValueError(
+            f"family: got {family.name}, whose mean has shape {mean_shape}, need {need}"
+        )
     x = _surrogate.draw(key, logits, family, num_samples)
     return _quadratic(x, f, logits, family, linear, factors)
 

@@ -111,14 +111,16 @@ def log_prob_of_value(x, log_probs, values):
     x, wide, dtype = _arguments.broadcast_together(
         jnp.asarray(x)[..., None], log_probs, 1, "x", "log_probs"
     )
-    values = jnp.asarray(values)
+    values, _, _ = _arguments.broadcast_together(values, wide, 1, "values", "log_probs")
     same = x == jnp.broadcast_to(values.astype(dtype).astype(x.dtype), x.shape)
     log_p = jnp.where(same, jax.nn.log_softmax(wide), -jnp.inf)
     # A value may be given twice. Not the logsumexp of nothing, whose gradient is NaN.
     some = jnp.any(log_p > -jnp.inf, axis=-1)
     value = jax.nn.logsumexp(jnp.where(some[..., None], log_p, 0), axis=-1)
     value = jnp.where(some, value, -jnp.inf)
-    return jnp.where(jnp.any(same, axis=-1), value, jnp.nan).astype(dtype)
+    # A row of masks, or with a NaN or +inf, has no probabilities.
+    known = jnp.any(same, axis=-1) & jnp.isfinite(jnp.max(wide, axis=-1))
+    return jnp.where(known, value, jnp.nan).astype(dtype)
 
 
 # --------------------------------------------------------------------------------------- counts
@@ -289,10 +291,14 @@ def generalized_family(values):
 
     Raises:
       TypeError: values are not floats, or are traced.
-      ValueError: values have no axis.
+      ValueError: values have not one axis; and from the family, log_probs have another number of
+        values.
     """
     values = np.asarray(_arguments.floats("values", values, event_ndim=1))
-    return _family("generalized", values, _given_log_probs)
+    if values.ndim != 1:
+        raise ValueError(f"values: got {_arguments.describe(values)}, need shape (n,)")
+    of_params = functools.partial(_given_log_probs, len(values))
+    return _family("generalized", values, of_params)
 
 
 def truncated_poisson_family(truncation):
@@ -309,8 +315,7 @@ def truncated_poisson_family(truncation):
       TypeError: truncation is no static integer.
       ValueError: truncation is below 1.
     """
-    values = np.arange(_arguments.count("truncation", truncation, 1) + 1, dtype=np.float32)
-    return _family("poisson", values, _POISSON.log_probs)
+    return _truncated("poisson", _POISSON.log_probs, truncation)
 
 
 def truncated_geometric_family(truncation):
@@ -327,12 +332,17 @@ def truncated_geometric_family(truncation):
       TypeError: truncation is no static integer.
       ValueError: truncation is below 1.
     """
-    values = np.arange(_arguments.count("truncation", truncation, 1) + 1, dtype=np.float32)
-    return _family("geometric", values, _GEOMETRIC.log_probs)
+    return _truncated("geometric", _GEOMETRIC.log_probs, truncation)
 
 
-def _family(name, values, log_probs):
-    of_params = functools.partial(_log_probs_of, log_probs, values)
+def _truncated(name, log_probs, truncation):
+    n = _arguments.count("truncation", truncation, 1) + 1
+    of_params = functools.partial(_log_probs_of_counts, log_probs, n)
+    return _family(name, np.arange(n, dtype=np.float32), of_params)
+
+
+def _family(name, values, of_params):
+    """The family of one of the values, of_params giving their log-probabilities, wide."""
     given = lambda function: functools.partial(function, values, of_params)
     return Family(
         name=name,
@@ -345,38 +355,44 @@ def _family(name, values, log_probs):
     )
 
 
-def _given_log_probs(like, log_probs):
-    return log_probs
+def _given_log_probs(n, log_probs):
+    wide = _numerics.widen(_arguments.floats("params", log_probs))
+    if wide.shape[-1:] != (n,):
+        got = _arguments.describe(wide)
+        raise ValueError(f"params: got {got}, need log-probabilities of shape (..., {n})")
+    return wide
 
 
-def _log_probs_of(log_probs, values, params):
-    """The log-probabilities of the values on the last axis, in a wide dtype."""
+def _log_probs_of_counts(log_probs, n, params):
     wide = _numerics.widen(_arguments.floats("params", params))
-    batch = wide.shape[:-1] if log_probs is _given_log_probs else wide.shape
-    return log_probs(jnp.zeros((*batch, len(values)), wide.dtype), wide)
+    return log_probs(jnp.zeros((*wide.shape, n), wide.dtype), wide)
 
 
-def _sample_value(values, log_probs, key, params):
-    d = categorical.sample(key, log_probs(params))
-    return (d @ values.astype(d.dtype)).astype(jnp.asarray(params).dtype)
+def _sample_value(values, of_params, key, params):
+    return _weighted(values, categorical.sample(key, of_params(params)), params)
 
 
-def _log_prob_of_sample(values, log_probs, x, params):
-    return log_prob_of_value(x, log_probs(params), jnp.asarray(values))
+def _log_prob_of_sample(values, of_params, x, params):
+    return log_prob_of_value(x, of_params(params), values)
 
 
-def _mean_value(values, log_probs, params):
-    p = categorical.mean(log_probs(params))
-    return (p @ values.astype(p.dtype)).astype(jnp.asarray(params).dtype)
+def _mean_value(values, of_params, params):
+    return _weighted(values, categorical.mean(of_params(params)), params)
 
 
-def _support_of_values(values, log_probs, params):
-    batch = jax.eval_shape(log_probs, params).shape[:-1]
+def _weighted(values, w, params):
+    # Not the default precision, which on some accelerators has 8 bits: 257 would be 256.
+    z = jnp.tensordot(w, values.astype(w.dtype), 1, precision="highest")
+    return z.astype(jnp.asarray(params).dtype)
+
+
+def _support_of_values(values, of_params, params):
+    batch = jax.eval_shape(of_params, params).shape[:-1]
     return joint_support(values, batch, jnp.asarray(params).dtype)
 
 
-def _kl_of_values(values, log_probs, params_q, params_p):
-    return categorical.kl(log_probs(params_q), log_probs(params_p))
+def _kl_of_values(values, of_params, params_q, params_p):
+    return categorical.kl(of_params(params_q), of_params(params_p))
 
 
 # ---------------------------------------------------------------------------------- truncations

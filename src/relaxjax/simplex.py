@@ -327,7 +327,8 @@ def _log_ratio_density(log_z, mean, scale, temperature):
     # The differences have one dimension fewer than there are unmasked classes.
     terms = jnp.log(temperature / scale) - math.log(2 * math.pi) / 2 - weight * r * r / 2
     value = jnp.sum(jnp.where(masked, 0, terms), axis=-1)
-    return value - (jnp.log(temperature * temperature * total / (2 * math.pi)) / 2)[..., 0]
+    value -= (jnp.log(temperature * temperature * total / (2 * math.pi)) / 2)[..., 0]
+    return jnp.where(jnp.all(masked, axis=-1), jnp.nan, value)
 
 
 def logistic_normal_kl(mean_q, scale_q, mean_p, scale_p):
