@@ -13,13 +13,24 @@ def describe(x):
     return f"{x.dtype}{list(x.shape)}"
 
 
+def array(name, x, need):
+    """x as a JAX array of numbers; TypeError where it is none."""
+    try:
+        x = jnp.asarray(x)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: got {x!r}, need {need}") from None
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"{name}: got {describe(x)}, need {need}")
+    return x
+
+
 def floats(name, x, event_ndim=0, least=1):
     """x as a JAX array of floats with at least event_ndim axes, these of length least or more."""
-    x = jnp.asarray(x)
+    x = array(name, x, "an array of floats")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name}: got {describe(x)}, need floats (float32, bfloat16, ...)")
     if x.ndim < event_ndim or min(x.shape[x.ndim - event_ndim :], default=least) < least:
-        raise ValueError(f"{name}: got {describe(x)}, need shape (..., C) with C >= {least}")
+        raise ValueError(f"{name}: got {describe(x)}, need shape (..., n) with n >= {least}")
     return x
 
 
@@ -34,7 +45,7 @@ def parameters(name, x, shape, event_ndim=0, least=1):
             shape = tuple(operator.index(n) for n in shape)
         except TypeError:
             raise TypeError(f"shape: got {shape!r}, need a tuple of integers or None") from None
-        if not _broadcasts(batch, shape):
+        if min(shape, default=0) < 0 or not _broadcasts(batch, shape):
             raise ValueError(
                 f"shape: got {shape}, need one that the batch shape {batch} of {name} broadcasts to"
             )
@@ -45,16 +56,15 @@ def parameters(name, x, shape, event_ndim=0, least=1):
 def broadcast_together(x, logits, event_ndim=0, name="z", other="logits", least=1):
     """Two arrays in one wide dtype and one shape, and the dtype to return: that of logits."""
     logits = floats(other, logits, event_ndim, least)
-    x = jnp.asarray(x)
+    x = array(name, x, "an array of numbers")
     dtype = _numerics.widest(logits, *[x] * jnp.issubdtype(x.dtype, jnp.floating))
     try:
         shape = jnp.broadcast_shapes(x.shape, logits.shape)
     except ValueError:
         shape = None
-    if (
-        shape is None
-        or shape[len(shape) - event_ndim :] != logits.shape[logits.ndim - event_ndim :]
-    ):
+    # Event axes have to be the same: one column would be taken for all.
+    event = logits.shape[logits.ndim - event_ndim :]
+    if shape is None or x.shape[max(0, x.ndim - event_ndim) :] != event:
         raise ValueError(
             f"{name}: got shape {list(x.shape)}, need one that broadcasts with {other}, "
             f"{list(logits.shape)}"
@@ -69,6 +79,17 @@ ANY = "a finite number", lambda x: x == x
 LOW_END, HIGH_END = ("a low end < 0", lambda x: x < 0), ("a high end > 1", lambda x: x > 1)
 
 
+def as_float64(name, x, need):
+    """A Python or NumPy x in NumPy's float64; TypeError where it is no number, or is traced."""
+    try:
+        value = np.asarray(x)
+        if value.dtype.kind in "OSU":  # None and strings, some of which float64 takes too
+            raise TypeError
+        return value.astype(np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: got {x!r}, need {need}") from None
+
+
 def hyperparameter(name, x, like, event_ndim=0, *, interval=POSITIVE):
     """A real hyperparameter in the dtype of like, in an interval such as POSITIVE.
 
@@ -78,10 +99,7 @@ def hyperparameter(name, x, like, event_ndim=0, *, interval=POSITIVE):
     """
     need, holds = interval
     if not isinstance(x, jax.Array):
-        try:
-            value = np.asarray(x, np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: got {x!r}, need {need}") from None
+        value = as_float64(name, x, need)
         if not np.all(np.isfinite(value) & holds(value)):
             raise ValueError(f"{name}: got {x}, need {need}")
     x = jnp.asarray(x)
@@ -161,12 +179,15 @@ def correlation_factor(tril, logits):
 
 def scalar(value, name="f"):
     """The value of f, refused unless it is one float, since estimators differentiate it."""
-    value = jnp.asarray(value)
-    need = f"{name}: got a value {describe(value)}, need it to return a float scalar"
+    need = "need it to return a float scalar"
+    try:
+        value = jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: got a value {value!r}, {need}") from None
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(need)
+        raise TypeError(f"{name}: got a value {describe(value)}, {need}")
     if value.shape:
-        raise ValueError(need)
+        raise ValueError(f"{name}: got a value {describe(value)}, {need}")
     return value
 
 

@@ -130,8 +130,14 @@ def entropy(log_p):
 def kl(log_q, log_p):
     """Compute sum q log(q / p) over the last axis, from log q and log p; inf where p = 0 < q."""
     never = log_q == -jnp.inf
-    terms = jnp.where(never, 0, log_q) - jnp.where(never, 0, log_p)
-    return jnp.sum(jnp.exp(log_q) * terms, axis=-1)
+    q, p = jnp.exp(log_q), jnp.exp(log_p)
+    d = jnp.where(never, 0, log_q) - jnp.where(never, 0, log_p)
+    # With p - q beside each term, which sum to 0, no term is negative: close distributions keep
+    # their digits. p - q = q expm1(-d), where that does not overflow.
+    near = jnp.abs(d) < 1
+    small = jnp.where(near, d, 0)
+    terms = jnp.where(near & ~never, q * (small + jnp.expm1(-small)), q * d + (p - q))
+    return jnp.sum(terms, axis=-1)
 
 
 def log_bits(logits):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relaxjax import _arguments, _numerics
-from relaxjax.families import joint_index
+from relaxjax.families import Family, joint_index
 
 # -------------------------------------------------------------------------------- the scalar
 
@@ -44,11 +44,20 @@ def _attach_jvp(primals, tangents):
     value_dot, params_dot, _ = tangents
     pairs = zip(jax.tree.leaves(g), jax.tree.leaves(params_dot), strict=True)
     for a, b in pairs:
-        if b.dtype != jax.dtypes.float0:  # an integer leaf has no tangent
+        if _has_tangent(b):
             wide = _numerics.widen(b)
             product = jnp.sum(jax.lax.stop_gradient(a).astype(wide.dtype) * wide)
             value_dot = value_dot + product.astype(value.dtype)
     return attach(value, params, g), value_dot
+
+
+def _has_tangent(leaf):
+    return leaf.dtype != jax.dtypes.float0  # that of an integer
+
+
+def add(g, h, scale=1.0):
+    """g + scale h, leaf by leaf."""
+    return jax.tree.map(lambda a, b: a + scale * b if _has_tangent(a) else a, g, h)
 
 
 def attach_variance(value, params, phi, gradient):
@@ -70,7 +79,7 @@ def attach_variance(value, params, phi, gradient):
 
     def squared(phi):
         g = gradient(phi)
-        return sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(g)), g
+        return sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(g) if _has_tangent(leaf)), g
 
     slope, g = jax.grad(squared, has_aux=True)(jax.lax.stop_gradient(phi))
     return attach(attach(value, params, g), phi, slope)
@@ -81,6 +90,7 @@ def attach_variance(value, params, phi, gradient):
 
 def draw(key, params, family, num_samples):
     """num_samples whole samples, which carry no gradient."""
+    require(family, "a score estimator")
     params = jax.lax.stop_gradient(params)
     keys = jax.random.split(key, num_samples)
     return jax.lax.stop_gradient(jax.vmap(family.sample, (0, None))(keys, params))
@@ -134,7 +144,10 @@ def inner_product(v, delta):
 
 
 def require(family, estimator, *fields):
-    """Raise a ValueError where the family lacks a field that the estimator needs."""
+    """Raise where family is no Family, or lacks a field that the estimator needs."""
+    if not isinstance(family, Family):
+        need = "a Family, such as bernoulli.family or subsets.family(k)"
+        raise TypeError(f"family: got {family!r} for {estimator}, need {need}")
     for field in fields:
         if getattr(family, field) is None:
             raise ValueError(
@@ -143,9 +156,21 @@ def require(family, estimator, *fields):
             )
 
 
+def _log_probs(family, x, params):
+    """log_prob of every x."""
+    log_p = jax.vmap(family.log_prob, (0, None))(x, params)
+    if log_p.shape != x.shape[:1]:
+        raise ValueError(
+            f"family: got {family.name}, whose log_prob returns shape {list(log_p.shape[1:])}, "
+            "need a scalar, such as families.total(log_prob) gives"
+        )
+    return log_p
+
+
 def score(family, a, x, params):
     """sum_k a_k s(x_k), s the gradient of log_prob in params: one pullback for all samples."""
-    return _weighted_score(jax.vmap(family.log_prob, (0, None)), a, x, params)
+    log_probs = lambda x, params: _log_probs(family, x, params)
+    return _weighted_score(log_probs, a, x, params)
 
 
 def score_by_variable(family, a, x, params):
@@ -178,7 +203,7 @@ def support_and_log_probs(family, params):
     """
     fixed = jax.lax.stop_gradient(params)
     x = family.support(fixed)
-    of_each = jax.vmap(family.log_prob, (0, None))
+    of_each = lambda x, params: _log_probs(family, x, params)
     if not _is_product(family, params):
         return x, of_each(x, params)
     points = over_variables(family, family.support, x[0].shape)(fixed)
@@ -206,9 +231,13 @@ def _is_product(family, params):
     event = x.shape[x.ndim - family.event_ndim :]
     batch = x.shape[1 : x.ndim - family.event_ndim]
     values = points.shape[len(batch)] if points.ndim == x.ndim else 0
-    if points.shape != (*batch, values, *event) or len(x) != values ** math.prod(batch):
+    variables = math.prod(batch)
+    if points.shape != (*batch, values, *event) or len(x) != values**variables or not variables:
         return False
-    points = points.reshape(-1, values, *event)
+    points = points.reshape(variables, values, *event)
+    # Of equal points any order would do here, and another with other params.
+    if any(len(np.unique(of_one, axis=0)) < values for of_one in points):
+        return False
     index = joint_index(values, (len(points),))
     return np.array_equal(x.reshape(len(x), -1, *event), points[np.arange(len(points)), index])
 

@@ -255,7 +255,7 @@ def gumbel_softmax_log_prob(z, logits, *, temperature):
     tiny = float(jnp.finfo(z_dtype).tiny)
     log_z = jnp.log(jnp.where(masked, 1, jnp.where(z < tiny, tiny, z)))
     value = _log_density(log_z, wide, temperature) - jnp.sum(log_z, axis=-1)
-    return jnp.where(outside, -jnp.inf, value).astype(dtype)
+    return jnp.where(outside & ~jnp.isnan(value), -jnp.inf, value).astype(dtype)
 
 
 def _log_density(log_z, logits, temperature):
@@ -336,7 +336,7 @@ def log_gumbel_softmax_log_prob(log_z, logits, *, temperature):
     masked = wide == -jnp.inf
     outside = jnp.any(masked & (log_z > -jnp.inf), axis=-1)
     value = _log_density(jnp.where(masked, 0, log_z), wide, temperature)
-    return jnp.where(outside, -jnp.inf, value).astype(dtype)
+    return jnp.where(outside & ~jnp.isnan(value), -jnp.inf, value).astype(dtype)
 
 
 # -------------------------------------------------------------------------------- hard forward

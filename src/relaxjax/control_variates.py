@@ -58,7 +58,7 @@ def _muprop(x, f, logits, family):
     f_mu, slope = jax.tree.map(lambda y: y[0].astype(F.dtype), constants(*expansion))
     a = F - f_mu - _surrogate.inner_product(slope, X - mu)
     g = _surrogate.score(family, a[None], X[None], l)
-    return attach(value, logits, jax.tree.map(jnp.add, g, pull(slope)))
+    return attach(value, logits, _surrogate.add(g, pull(slope)))
 
 
 def quadratic(key, f, logits, *, family, linear, factors=None, num_samples=2):
@@ -113,7 +113,7 @@ def quadratic(key, f, logits, *, family, linear, factors=None, num_samples=2):
     if factors is not None:
         factors = _arguments.floats("factors", factors)
         if factors.shape[1:] != shape or factors.ndim == 0:
-            need = f"(R, *{shape}), a row for each factor"
+            need = f"(R, {', '.join(map(str, shape))}), a row for each factor"
             raise ValueError(f"factors: got {_arguments.describe(factors)}, need shape {need}")
     mean_shape = jax.eval_shape(family.mean, jnp.asarray(logits)).shape
     if mean_shape != shape:
@@ -140,9 +140,10 @@ def _quadratic(x, f, logits, family, linear, factors):
 
     def gradient(phi):
         linear, factors = jax.tree.map(lambda p: p.astype(F.dtype), phi)
-        h = jax.vmap(lambda x: jnp.sum(linear * x))(X)
+        x = X.astype(F.dtype)
+        h = jax.vmap(lambda x: jnp.sum(linear * x))(x)
         if factors is not None:
-            projections = jax.vmap(lambda u: jax.vmap(lambda x: jnp.sum(u * x))(X))(factors)
+            projections = jax.vmap(lambda u: jax.vmap(lambda x: jnp.sum(u * x))(x))(factors)
             h += jnp.sum(projections**2, axis=0)
         g = _surrogate.score(family, leave_one_out(F - h), X, l)
         return g + jax.grad(mean_of_h)(l, linear, factors)
@@ -351,14 +352,14 @@ def _stein_linear(F, V, X, l, family):
     delta, v = X - mu[None], _surrogate.mean_of_others(V)
     c_i = jnp.sum(jnp.where(delta == 0, 0, v * delta), axis=event)
     c = jnp.sum(c_i.reshape(len(c_i), -1), axis=1)
-    weights = jax.vmap(lambda c_i, c: c_i - 2 * c)(c_i, c) / len(c)
-    each = _surrogate.score_by_variable(family, weights, X, l)
-    half = jax.tree.map(lambda a, b: (a + b) / 2, pull(jnp.mean(v, axis=0)), each)
+    slopes = jax.vmap(lambda c_i, c: (c_i - 2 * c) / 2)(c_i, c)
+    correction = pull(jnp.mean(v, axis=0))
 
     def gradient(scale):
-        a = (F - _surrogate.mean_of_others(F - scale * c)) / len(F)
-        g = _surrogate.score(family, a, X, l)
-        return jax.tree.map(lambda g, half: g + scale * half, g, half)
+        a = F - _surrogate.mean_of_others(F - scale * c)
+        weights = jax.vmap(jnp.add)(scale * slopes, a) / len(F)
+        g = _surrogate.score_by_variable(family, weights, X, l)
+        return _surrogate.add(g, correction, scale / 2)
 
     return gradient
 
@@ -378,10 +379,12 @@ def _stein(F, V, X, l, family, critic):
     values = jnp.concatenate([X[:, None], X[:, None] + steps], axis=1)
 
     def gradient(critic_params):
-        H, H_score = (
-            jnp.sum(jnp.where(own, 0, h), axis=1) / (K - 1)
-            for h in critic(critic_params, value, increments)
-        )
+        both = critic(critic_params, value, increments)
+        shapes = [jnp.shape(h) for h in both] if isinstance(both, tuple) else jnp.shape(both)
+        if shapes != [increments.shape] * 2:
+            need = f"a pair (H, H') of arrays of shape {increments.shape}"
+            raise ValueError(f"critic: got a value of shape {shapes}, need it to return {need}")
+        H, H_score = (jnp.sum(jnp.where(own, 0, h), axis=1) / (K - 1) for h in both)
 
         def rise(h):
             there = h[:, 1:].reshape(q.shape)
@@ -391,10 +394,9 @@ def _stein(F, V, X, l, family, critic):
         total = lambda x: jnp.sum(x.reshape(K, -1), axis=1)
         a = F - _surrogate.mean_of_others(F + total(rise(H)[0]))
         rises, there = rise(H_score)
-        weights = jnp.concatenate([-jnp.sum(there, axis=1, keepdims=True), there], axis=1)
-        g = _surrogate.score(family, (a + total(rises)) / K, X, l)
+        here = jax.vmap(jnp.subtract)(a + total(rises), jnp.sum(there, axis=1))
+        weights = jnp.concatenate([here[:, None], there], axis=1) / K
         flat = lambda x: x.reshape(-1, *x.shape[2:])
-        spread = _surrogate.score_by_variable(family, flat(weights) / K, flat(values), l)
-        return jax.tree.map(jnp.add, g, spread)
+        return _surrogate.score_by_variable(family, flat(weights), flat(values), l)
 
     return gradient

@@ -107,20 +107,31 @@ def log_prob_of_value(x, log_probs, values):
       TypeError: x or log_probs are not floats.
       ValueError: log_probs have no axis of values, or the three do not broadcast.
     """
-    _arguments.floats("x", x)
-    x, wide, dtype = _arguments.broadcast_together(
-        jnp.asarray(x)[..., None], log_probs, 1, "x", "log_probs"
-    )
-    values, _, _ = _arguments.broadcast_together(values, wide, 1, "values", "log_probs")
-    same = x == jnp.broadcast_to(values.astype(dtype).astype(x.dtype), x.shape)
+    x, wide, dtype = _with_axis(x, log_probs)
+    values, wide, _ = _arguments.broadcast_together(values, wide, 1, "values", "log_probs")
+    same = jnp.broadcast_to(x, values.shape) == values.astype(dtype).astype(values.dtype)
+    return _log_prob_where(same, wide).astype(dtype)
+
+
+def _with_axis(x, log_probs):
+    """x on an axis of all values, log_probs wide, both of one shape, and the dtype to return."""
+    x = _arguments.floats("x", x)
+    n = _arguments.floats("log_probs", log_probs, 1).shape[-1]
+    x = jnp.broadcast_to(x[..., None], (*x.shape, n))
+    return _arguments.broadcast_together(x, log_probs, 1, "x", "log_probs")
+
+
+def _log_prob_where(same, wide):
+    """The log-probability of the values that are the same; NaN where none is, or in a bad row."""
     log_p = jnp.where(same, jax.nn.log_softmax(wide), -jnp.inf)
     # A value may be given twice. Not the logsumexp of nothing, whose gradient is NaN.
     some = jnp.any(log_p > -jnp.inf, axis=-1)
     value = jax.nn.logsumexp(jnp.where(some[..., None], log_p, 0), axis=-1)
     value = jnp.where(some, value, -jnp.inf)
-    # A row of masks, or with a NaN or +inf, has no probabilities.
+    # A row of masks, or with a NaN or +inf, has no probabilities. A product, so that the gradient
+    # is NaN too.
     known = jnp.any(same, axis=-1) & jnp.isfinite(jnp.max(wide, axis=-1))
-    return jnp.where(known, value, jnp.nan).astype(dtype)
+    return value * jnp.where(known, 1, jnp.nan).astype(value.dtype)
 
 
 # --------------------------------------------------------------------------------------- counts
@@ -365,7 +376,8 @@ def _given_log_probs(n, log_probs):
 
 def _log_probs_of_counts(log_probs, n, params):
     wide = _numerics.widen(_arguments.floats("params", params))
-    return log_probs(jnp.zeros((*wide.shape, n), wide.dtype), wide)
+    log_p = log_probs(jnp.zeros((*wide.shape, n), wide.dtype), wide)
+    return jnp.where(log_p < -1e29, -jnp.inf, log_p)  # multiples of finite_multiples' infinity
 
 
 def _sample_value(values, of_params, key, params):
@@ -373,7 +385,12 @@ def _sample_value(values, of_params, key, params):
 
 
 def _log_prob_of_sample(values, of_params, x, params):
-    return log_prob_of_value(x, of_params(params), values)
+    x, wide, dtype = _with_axis(x, of_params(params))
+    # x has been rounded to the dtype of its params, whichever that was, and widened since.
+    rounded = [jnp.asarray(values, dtype).astype(x.dtype) for dtype in ("bfloat16", "float16")]
+    rounded += [jnp.asarray(values, dtype).astype(x.dtype) for dtype in ("float32", x.dtype)]
+    same = [x == jnp.broadcast_to(r, x.shape) for r in rounded]
+    return _log_prob_where(functools.reduce(jnp.logical_or, same), wide).astype(dtype)
 
 
 def _mean_value(values, of_params, params):
@@ -381,12 +398,24 @@ def _mean_value(values, of_params, params):
 
 
 def _weighted(values, w, params):
+    _distinct(values, params)
     # Not the default precision, which on some accelerators has 8 bits: 257 would be 256.
     z = jnp.tensordot(w, values.astype(w.dtype), 1, precision="highest")
     return z.astype(jnp.asarray(params).dtype)
 
 
+def _distinct(values, params):
+    """ValueError where the dtype of params cannot tell the values apart."""
+    dtype = jnp.asarray(params).dtype
+    if len(np.unique(np.asarray(values, dtype))) < len(values):
+        raise ValueError(
+            f"params: got {dtype}, in which some of the {len(values)} values are equal, need a "
+            "wider dtype, or distinct values"
+        )
+
+
 def _support_of_values(values, of_params, params):
+    _distinct(values, params)
     batch = jax.eval_shape(of_params, params).shape[:-1]
     return joint_support(values, batch, jnp.asarray(params).dtype)
 
@@ -450,16 +479,15 @@ def geometric_truncation(logits, tail=1e-6):
 
 
 def _tail(tail):
-    return float(
-        _concrete("tail", tail, "a concrete number in (0, 1)", lambda x: (x > 0) & (x < 1))
-    )
+    need = "a concrete number in (0, 1)"
+    value = _concrete("tail", tail, need, lambda x: (x > 0) & (x < 1))
+    if value.ndim:
+        raise ValueError(f"tail: got {tail}, need {need}")
+    return float(value)
 
 
 def _concrete(name, x, need, holds):
-    try:
-        value = np.asarray(x, np.float64)
-    except (TypeError, ValueError):  # a tracer's error is a TypeError
-        raise TypeError(f"{name}: got {x!r}, need {need}") from None
+    value = _arguments.as_float64(name, x, need)
     if not value.size or not np.all(np.isfinite(value) & holds(value)):
         raise ValueError(f"{name}: got {x}, need {need}")
     return value

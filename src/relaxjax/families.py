@@ -83,22 +83,25 @@ class Family:
     relaxation: Relaxation | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class _Total:
+    function: Callable[..., jax.Array]
+
+    def __call__(self, *args):
+        return jnp.sum(self.function(*args))
+
+
 def total(function):
-    """Sum a function of independent variables over all of them.
+    """Sum a function of an array of variables over all of them.
 
     Args:
-      function: a function of one or more arrays that returns a number for each variable.
+      function: of arrays, to an array with one entry for each variable.
 
     Returns:
-      A function of the same arguments that returns the sum of these numbers, a scalar; it pickles
-      where function does.
+      A function of the same arguments, to a scalar; it pickles if function does, and is equal to
+      another of an equal function.
     """
-    return functools.partial(_total, function)
-
-
-def _total(function, *args):
-    """The sum of what function returns."""
-    return jnp.sum(function(*args))
+    return _Total(function)
 
 
 def check_enumerable(values, shape):
@@ -139,8 +142,10 @@ def joint_index(values, shape):
       ValueError: there are more than 2^20 joint choices.
     """
     check_enumerable(values, shape)
-    index = list(itertools.product(range(values), repeat=math.prod(shape)))
-    return np.array(index, np.int32).reshape(-1, *shape)
+    variables = math.prod(shape)
+    place = values ** np.arange(variables - 1, -1, -1)
+    index = np.arange(values**variables)[:, None] // place % values
+    return index.astype(np.int32).reshape(-1, *shape) if variables else np.zeros((1, *shape), int)
 
 
 def joint_support(points, shape, dtype):

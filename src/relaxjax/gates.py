@@ -11,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from relaxjax import _arguments, _noise, _numerics, _special
 
@@ -203,7 +204,7 @@ def gaussian_variance(mean, *, scale):
     scale = _arguments.hyperparameter("scale", scale, wide)
     pieces = (at_0, _), (at_1, _), inside = _gaussian_pieces(wide, scale)
     value = _clipped_mean(wide, scale, pieces)
-    square = _inner_square(wide - value, scale, inside)
+    square = _inner_square(value, wide, scale, inside)
     return (square + value**2 * at_0 + (1 - value) ** 2 * at_1).astype(dtype)
 
 
@@ -266,7 +267,7 @@ def _gaussian_cross_entropy(mean_q, scale_q, mean_p, scale_p):
     """Compute -E_q[log p] with respect to the measure of `gaussian_log_prob`."""
     (q_0, _), (q_1, _), inside = _gaussian_pieces(mean_q, scale_q)
     (_, log_0), (_, log_1), _ = _gaussian_pieces(mean_p, scale_p)
-    square = _inner_square(mean_q - mean_p, scale_q, inside) / scale_p**2
+    square = _inner_square(mean_p, mean_q, scale_q, inside) / scale_p**2
     density = inside[0] * (jnp.log(scale_p) + math.log(2 * math.pi) / 2) + square / 2
     return density - q_0 * log_0 - q_1 * log_1
 
@@ -284,9 +285,21 @@ def _gaussian_pieces(mean, scale):
     return (at_0, logs[0]), (at_1, logs[1]), inside
 
 
-def _inner_square(shift, scale, inside):
-    """Compute E[(shift + scale eps)^2; 0 < z < 1]."""
-    return shift**2 * inside[0] + 2 * shift * scale * inside[1] + scale**2 * inside[2]
+def _inner_square(center, mean, scale, inside):
+    """Compute E[(x - center)^2; 0 < x < 1], x ~ N(mean, scale^2)."""
+    shift = mean - center
+    closed = shift**2 * inside[0] + 2 * shift * scale * inside[1] + scale**2 * inside[2]
+    # Where the density is nearly flat between 0 and 1 that cancels: the rule of 16 nodes does not.
+    flat = (scale > 1) & (jnp.abs(mean - 0.5) < 8 * scale**2)
+    mean, scale = jnp.where(flat, mean, 0), jnp.where(flat, scale, 1)
+    nodes = zip(*np.polynomial.legendre.leggauss(16), strict=True)
+    square = sum(
+        float(w / 2)
+        * (float((1 + x) / 2) - center) ** 2
+        * jnp.exp(-(((float((1 + x) / 2) - mean) / scale) ** 2) / 2)
+        for x, w in nodes
+    )
+    return jnp.where(flat, square / (math.sqrt(2 * math.pi) * scale), closed)
 
 
 # ------------------------------------------------------------------------------- hard concrete

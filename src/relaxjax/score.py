@@ -168,7 +168,7 @@ def _double_cv(x, f, params, family, scale):
 
     def gradient(scale):
         g = _surrogate.score(family, leave_one_out(F - scale * t), X, l)
-        return jax.tree.map(lambda g, c: g + scale * c, g, correction)
+        return _surrogate.add(g, correction, scale)
 
     return _surrogate.attach_variance(_surrogate.mean_value(values), params, scale, gradient)
 

@@ -116,7 +116,7 @@ def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
     y = temperature * (log_z[..., :-1] - log_z[..., -1:] + jnp.log(offset))
     terms = -(((y - wide) / scale) ** 2) / 2 + jnp.log(temperature) - jnp.log(scale)
     value = jnp.sum(terms - math.log(2 * math.pi) / 2, axis=-1) - jnp.sum(log_z, axis=-1)
-    return jnp.where(outside, -jnp.inf, value).astype(dtype)
+    return jnp.where(outside & ~jnp.isnan(value), -jnp.inf, value).astype(dtype)
 
 
 def invertible_gaussian_and_log_prob(
@@ -274,7 +274,7 @@ def logistic_normal_log_prob(z, mean, *, scale, temperature):
     tiny = float(jnp.finfo(z_dtype).tiny)
     log_z = jnp.log(jnp.where(masked, 1, jnp.where(z < tiny, tiny, z)))
     value = _log_ratio_density(log_z, wide, scale, temperature) - jnp.sum(log_z, axis=-1)
-    return jnp.where(outside, -jnp.inf, value).astype(dtype)
+    return jnp.where(outside & ~jnp.isnan(value), -jnp.inf, value).astype(dtype)
 
 
 def logistic_normal_and_log_prob(key, mean, *, scale=1.0, temperature=1.0, shape=None):

@@ -166,7 +166,11 @@ def family(k):
       TypeError: k is no static integer.
       ValueError: k is below 1.
     """
-    k = _arguments.count("k", k, 1)
+    return _family(_arguments.count("k", k, 1))
+
+
+@functools.cache  # one k, one family: equal as a static argument of jit
+def _family(k):
     given_k = lambda function: functools.partial(function, k=k)
     return Family(
         name="subsets",
@@ -346,7 +350,8 @@ def _mean(logits, k):
 
 
 def _mean_fwd(logits, k):
-    return _mean(logits, k), (logits,)
+    # Not the primal itself, as in _log_total_fwd.
+    return _marginals(logits, k), (logits,)
 
 
 def _mean_bwd(k, residuals, g):

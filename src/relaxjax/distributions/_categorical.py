@@ -106,7 +106,7 @@ class StraightThroughOneHotCategorical(HardLaw):
         return _numerics.one_hot_of_largest(self._law_logits)
 
     def variance(self):
-        # 1 - p without cancellation.
+        # From log p, which keeps more digits of 1 - p than p does.
         log_p = jax.nn.log_softmax(_numerics.widen(self._law_logits))
         return (-jnp.exp(log_p) * jnp.expm1(log_p)).astype(self.dtype)
 
