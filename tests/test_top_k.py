@@ -502,6 +502,17 @@ def test_many_items(name):
     assert abs(np.sum(gradient, dtype=np.float64)) < 1e-4 * scale
 
 
+@pytest.mark.parametrize("n", [6, 20])
+def test_equal_items_are_drawn_in_their_order(n):
+    """Oracle: a stable sort, on both ways to select; noise ties one pair in 2^24."""
+    y = np.resize([1.0, 0.0, 1.0, 0.0, -1.0], n)
+    for k in (1, 3, n - 1):
+        order = np.argsort(-y, stable=True)[:k]
+        assert np.array_equal(top_k._indices(jnp.asarray(y), k), order)
+        hot = top_k._straight_through(np.zeros(n), y, k, HALF)
+        assert np.array_equal(hot, np.isin(range(n), order))
+
+
 def test_one_item():
     for name in ("relaxed", "straight_through"):
         z, dl, dt = rule(name, NOISE[:1], L5[:1], 1, HALF, G5[:1])
