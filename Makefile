@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check docs bench-peers clean
+.PHONY: demo test mutants check docs bench-peers clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/discrete_vae.py
@@ -16,6 +16,10 @@ test: check
 	RELAXJAX_OPTIMIZED=1 $(BIN)/python -m pytest -n auto -m optimized
 	RELAXJAX_OPTIMIZED=1 RELAXJAX_X64=0 $(BIN)/python -m pytest -n auto -m "not once" tests/test_contract.py
 	$(BIN)/python -m pytest --doctest-modules src
+
+# Seeded faults and the tests that see them; MUTANTS are the script's arguments.
+mutants: $(VENV)/.dev
+	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -303,6 +303,9 @@ def test_monte_carlo_agrees_with_enumeration():
     assert np.all(error < 5.5 * own) and np.all(error > 0)
     rloo = lambda key, f, l: score.rloo(key, f, l, family=bernoulli.family)
     close(own, audit.measure(rloo, f, l, **arguments).standard_error, rtol=0.05)
+    # Its draws are its own: of one estimator by the same draws the bias would be 0.
+    itself = audit.measure(rloo, f, l, **arguments, reference="monte_carlo")
+    assert np.all(np.abs(itself.bias) > 0.01 * itself.standard_error)
     half = lambda *a: estimate(*a) / 2
     sampled = audit.measure(half, f, l, **arguments, reference="monte_carlo")
     assert np.any(np.abs(sampled.z) > 8)

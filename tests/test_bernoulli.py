@@ -68,6 +68,12 @@ def test_logit_concrete_density_is_scipys(temperature):
     close(actual, expected, rtol=1e-12)
 
 
+def test_a_density_is_computed_in_the_wider_dtype():
+    z, args = np.float32(0.3), dict(temperature=0.5)
+    wide = bernoulli.concrete_log_prob(np.float64(z), L, **args)
+    close(bernoulli.concrete_log_prob(z, np.float64(L), **args), wide, rtol=1e-14)
+
+
 def test_density_at_its_maximum_has_right_second_derivatives():
     """At d = 0, where the form with |d| has a kink: -2 s'(0) temperature^2 = -temperature^2 / 2."""
     log_prob = lambda y: bernoulli.logit_concrete_log_prob(y, 1.0, temperature=0.5)
@@ -440,6 +446,28 @@ def test_second_derivatives_apply_the_rule_to_b():
         )
 
 
+def test_second_derivatives_of_rules_with_noise():
+    """Oracle: f(z) = z^2 by hand; w is a mean of s'(x / t) / t with dx/dl = 1, x of the noise."""
+    key, l, t = jax.random.key(11), np.float64(L), np.float64(0.7)
+    gumbel_rao = hard_rule(functools.partial(bernoulli._gumbel_rao_rule, 3))
+    odds = [_noise.odds(k, (), jnp.dtype("float64")) for k in jax.random.split(key, 3)]
+    for b, noise in ((np.float64(0), np.float64(-0.9)), (np.float64(1), np.float64(0.9))):
+        given = [bernoulli._logistic_given_bit(b, l)(o) for o in odds]
+        for rule, x in (
+            (
+                lambda l, b=b: hard_rule(functools.partial(bernoulli._gumbel_rao_rule, 3))(
+                    b, l, t, key
+                ),
+                np.array(given),
+            ),
+            (lambda l, n=noise: of_noise(_rules.tempered_bit)(n, l, t), l + noise),
+        ):
+            slope, half = expit(x / t) * expit(-x / t), np.tanh(x / t / 2)
+            w, dw = np.mean(slope) / t, -np.mean(slope * half) / t**2
+            second = jax.grad(jax.grad(lambda l, rule=rule: rule(l) ** 2))(l)
+            close(second, 2 * w * w + 2 * b * dw, rtol=1e-11)
+
+
 @pytest.mark.parametrize("core", [of_noise(_rules.tempered_sigmoid), of_noise(_rules.tempered)])
 def test_second_derivatives_of_relaxed_bits(core):
     """Oracle: central differences of the first derivatives, in logits and temperature."""
@@ -472,6 +500,15 @@ def test_a_sure_bit_has_no_gradient(sampler):
     expected = logits if sampler is bernoulli.logit_concrete else [0, 1]
     assert np.array_equal(z, expected)
     assert np.array_equal(back(jnp.ones(2))[0], [0, 0])
+
+
+@pytest.mark.parametrize("sampler", [bernoulli.sample, *SAMPLERS], ids=lambda s: s.__name__)
+def test_one_rounding_at_the_end(sampler):
+    """Oracle: the same call in float32, rounded: noise and arithmetic are no narrower."""
+    for dtype in (jnp.bfloat16, jnp.float16):
+        logits = jnp.linspace(-3, 3, 100).astype(dtype)
+        wide = sampler(KEY, logits.astype(jnp.float32))
+        assert np.array_equal(sampler(KEY, logits), wide.astype(dtype))
 
 
 @pytest.mark.parametrize("sampler", [bernoulli.sample, *SAMPLERS], ids=lambda s: s.__name__)

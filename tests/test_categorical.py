@@ -352,13 +352,28 @@ def test_the_draw_at_every_uniform(classes):
 
 @pytest.mark.parametrize("classes", [3, 30])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_draw_at_the_last_uniform_is_never_masked(classes, dtype):
-    """1 - 2^-24 in float32, with the last classes masked: rounding must not pass the total."""
-    u = np.full((20_000, 1), 1 - np.finfo(dtype).epsneg, dtype)
+def test_the_draw_at_the_ends_is_never_masked(classes, dtype):
+    """1 - 2^-24 in float32, with the last classes masked: rounding must not pass the total; and 0,
+    with the first ones masked."""
     logits = np.random.default_rng(9).normal(size=(20_000, classes)).astype(dtype) * 3
-    logits[:, -2:] = -np.inf
-    d = np.asarray(categorical._draw_from(u, logits))
-    assert np.all(d.sum(-1) == 1) and np.all(d[:, -2:] == 0)
+    for end, masked in ((1 - np.finfo(dtype).epsneg, slice(-2, None)), (0, slice(2))):
+        u, l = np.full((20_000, 1), end, dtype), logits.copy()
+        l[:, masked] = -np.inf
+        d = np.asarray(categorical._draw_from(u, l))
+        assert np.all(d.sum(-1) == 1) and np.all(d[:, masked] == 0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_draw_at_the_steps_is_never_masked(dtype):
+    """At the sums of 3,000 probabilities, taken in parallel: some rise at a masked class."""
+    rng = np.random.default_rng(11)
+    masked = rng.random(3000) < 0.1
+    logits = np.where(masked, -np.inf, rng.normal(size=3000)).astype(dtype)
+    sums = np.asarray(jnp.cumsum(jax.nn.softmax(logits)))
+    u = (sums[:-1] / sums.max())[masked[1:]]
+    u = np.concatenate([u, *(np.nextafter(u, np.array(end, dtype)) for end in (0, 1))])
+    d = categorical._draw_from(u[u < 1, None], np.broadcast_to(logits, (np.sum(u < 1), 3000)))
+    assert np.all(np.asarray(d)[:, masked] == 0)
 
 
 HARD_SAMPLERS = [
@@ -376,6 +391,8 @@ def test_one_key_is_one_draw():
     draw = categorical.sample(KEY, logits)
     for sampler in HARD_SAMPLERS:
         assert np.array_equal(sampler(KEY, logits), draw)
+    cold = categorical.decoupled_straight_through(KEY, logits, forward_temperature=0.3)
+    assert np.array_equal(cold, categorical.sample(KEY, logits / 0.3)) and np.any(cold != draw)
     assert not np.array_equal(categorical.straight_through_gumbel_softmax(KEY, logits), draw)
 
 
@@ -552,7 +569,7 @@ def test_second_derivatives_apply_the_rule_to_d():
     derivative is the partial one in l plus the partial one in d through M itself.
     """
     w, step = np.array([0.7, -1.1, 0.4]), 1e-6
-    for name in ("straight_through", "reinmax", "zgr"):
+    for name in ("straight_through", "decoupled_straight_through", "reinmax", "zgr"):
         core, hyperparameters, jacobian = HARD[name]
         f = lambda l, core=core, h=hyperparameters: (core(D[1], l, *h) @ w) ** 2 / 2
         second = jax.jacrev(jax.grad(f))(C3)
@@ -562,6 +579,37 @@ def test_second_derivatives_apply_the_rule_to_d():
             e = step * np.eye(3)[i]
             up = gradient(D[1] + M @ e, C3 + e)
             down = gradient(D[1] - M @ e, C3 - e)
+            close(second[:, i], (up - down) / (2 * step), rtol=1e-6, atol=1e-8)
+
+
+def test_second_derivatives_of_rules_with_noise():
+    """Oracle: as above, M a mean of J(softmax(x / t)) / t with dx/dl = 1, x of the noise or gap."""
+    w, step, t, key = np.array([0.7, -1.1, 0.4]), 1e-6, HALF, jax.random.key(4)
+    noise = np.array([0.1, 2.0, -0.3])  # whose largest is 1
+    gumbel_rao = hard_rule(functools.partial(categorical._gumbel_rao_rule, 4))
+    E = [_noise.exponential(k, (3,), jnp.dtype("float64")) for k in jax.random.split(key, 4)]
+    rules = {
+        "gapped": (
+            lambda l: hard_rule(categorical._gapped_rule)(D[1], l, t, ONE),
+            [np.where(D[1], C3.max(), np.minimum(C3, C3.max() - 1))],
+        ),
+        "gumbel_rao": (
+            lambda l: hard_rule(functools.partial(categorical._gumbel_rao_rule, 4))(
+                D[1], l, t, key
+            ),
+            [np.asarray(categorical._gumbel_given_class(e, D[1], C3)) for e in E],
+        ),
+        "straight_through_gumbel_softmax": (
+            lambda l: of_noise(_rules.tempered_one_hot)(noise, l, t),
+            [C3 + noise],
+        ),
+    }
+    for rule, x in rules.values():
+        M = lambda shift, x=x: np.mean([J(softmax((row + shift) / t)) / t for row in x], axis=0)
+        second = jax.jacrev(jax.grad(lambda l, rule=rule: (rule(l) @ w) ** 2 / 2))(C3)
+        for i in range(3):
+            e = step * np.eye(3)[i]
+            up, down = (M(s) @ w * (w @ (D[1] + M(0) @ s)) for s in (e, -e))
             close(second[:, i], (up - down) / (2 * step), rtol=1e-6, atol=1e-8)
 
 
@@ -600,6 +648,15 @@ def test_rows_without_a_law_are_nan(sampler, classes):
     assert np.all(np.isnan(z[:3]).any(-1)) and np.all(np.isfinite(z[3]))
     if sampler not in (categorical.gumbel_softmax, categorical.log_gumbel_softmax):
         assert np.all(np.isnan(z[:3]))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.__name__)
+def test_one_rounding_at_the_end(sampler):
+    """Oracle: the same call in float32, rounded: noise and arithmetic are no narrower."""
+    for dtype in (jnp.bfloat16, jnp.float16):
+        logits = jnp.linspace(-3, 3, 120).reshape(30, 4).astype(dtype)
+        wide = sampler(KEY, logits.astype(jnp.float32))
+        assert np.array_equal(sampler(KEY, logits), wide.astype(dtype))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.__name__)

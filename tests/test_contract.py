@@ -503,6 +503,9 @@ def test_the_row_agrees_with_its_function(name):
     assert program(relaxjax.estimator(name)) == program(
         functools.partial(row.estimate, **row.hyperparameters)
     )
+    if not is_score(name) and None not in row.hyperparameters.values():
+        sampler = functools.partial(function, **row.hyperparameters)
+        assert program(relaxjax.estimator(name)) == program(lambda key, f, l: f(sampler(key, l)))
 
 
 @pytest.mark.once

@@ -367,6 +367,14 @@ def test_the_critic_keeps_its_weights_to_itself():
         assert np.all(dinside == 0) and np.all(dphi[:2] != 0)
 
 
+@pytest.mark.parametrize("estimate", [score.double_cv, control_variates.muprop])
+def test_an_infinite_slope_at_a_sure_bit_stays_there(estimate):
+    f = lambda x: jnp.sqrt(x[0]) + jnp.sum(jnp.sin(x[1:]))
+    logits = np.array([-np.inf, 0.3, -0.2])
+    gradient = jax.grad(lambda l: estimate(jax.random.key(0), f, l, family=bernoulli.family))
+    assert np.all(np.isfinite(gradient(logits)[1:]))
+
+
 def test_a_shared_scale_gets_nothing_beside_a_critic():
     rodeo = lambda scale: control_variates._rodeo(
         B.samples, B.f, B.logits, bernoulli.family, scale, WILD["jax"], ONE
@@ -619,6 +627,8 @@ def test_attach():
     assert np.array_equal(jax.grad(jax.checkpoint(f))(l), g)
     assert np.array_equal(jax.grad(lambda l: 3 * f(l))(l), 3 * g)
     assert np.array_equal(jax.hessian(f)(l), np.zeros((3, 3)))
+    own = jax.hessian(lambda l: attach(value, l, l * l))(g)  # g is a number, whatever it is made of
+    assert np.array_equal(own, np.zeros((3, 3)))
     tangent = jax.jvp(f, (l,), (np.array([1.0, 2, 3]),))
     assert tangent == (value, 5)
     ls = np.stack([l, l, l])

@@ -304,15 +304,16 @@ def test_an_instance_is_a_pytree(name):
     @jax.jit
     def program(law):
         carry, draws = jax.lax.scan(step, law, jnp.stack([KEY, jax.random.key(1)]))
-        return law, carry, draws
+        return law, carry, draws, law.sample(seed=KEY, sample_shape=99)
 
-    same, carry, draws = program(law)
+    same, carry, draws, many = program(law)
     copies = same, carry, jax.tree.map(lambda x: x, law), pickle.loads(pickle.dumps(law))
     for copy in copies:
         assert type(copy) is type(law) and jax.tree.structure(copy) == jax.tree.structure(law)
         assert vars(copy).keys() == vars(law).keys()
         assert all(np.array_equal(vars(copy)[n], vars(law)[n]) for n in vars(law))
     close(draws[0], z, rtol=1e-10)
+    assert np.all(np.std(many, axis=0) > 0)  # each of them is a draw of its own
     assert jax.tree.leaves(jax.tree.map(lambda _: 0, law)) == [0] * len(case.params)
 
     spec = jax.eval_shape(lambda params: case.build(**params), case.params)

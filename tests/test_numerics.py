@@ -34,6 +34,8 @@ def test_noise_has_its_law(noise, law, dtype):
     for tail in 1e-3, 1e-4, 1e-5:
         for count in np.sum(x < law.ppf(tail)), np.sum(x > law.isf(tail)):
             assert 1e-6 < stats.binom.cdf(count, n, tail) < 1 - 1e-6
+    # Words of 16 bits would pass all of that, and take 65,536 values.
+    assert len(np.unique(x[:100_000])) > 99_000
 
 
 def test_normal_is_the_quantile_of_its_word(monkeypatch):

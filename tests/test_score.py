@@ -81,6 +81,12 @@ CASES = {
         B.samples[:1],
         (0.09438517, -0.06723536, 0.02980073),
     ),
+    "reinforce 3, baseline": Case(
+        "bernoulli",
+        lambda f, l, family, phi: score._reinforce(B.samples, f, l, family, 0.3 * ONE),
+        B.samples,
+        np.mean([(B.f(x) - 0.3) * (x - expit(B.logits)) for x in B.samples], axis=0),
+    ),
     "rloo 2": Case("bernoulli", of_samples(score._rloo, B.samples[:2]), B.samples[:2], (0, 1, 0)),
     "rloo 3": Case("bernoulli", of_samples(score._rloo, B.samples), B.samples, (-1 / 3, 1 / 3, 0)),
     "rloo 2, categorical": Case(

@@ -308,6 +308,9 @@ def test_rules_are_their_dense_jacobians(name, logits, k):
         assert np.array_equal(z[0], draw)
         close(rows, JACOBIANS[name](draw, logits, k), rtol=1e-9, atol=1e-11)
         assert np.all(np.asarray(rows)[:, logits == -np.inf] == 0)
+        # An infinite cotangent of a masked item stays there.
+        infinite = np.where(logits == -np.inf, np.inf, 1)
+        assert np.all(np.isfinite(rule(name, draw, logits, k, infinite)[1]))
 
 
 def gradients(name, f, slope, logits, k):

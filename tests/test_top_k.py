@@ -11,7 +11,7 @@ from oracles import SIGNIFICANCE, central, close, of_noise
 from scipy import stats
 from scipy.special import logsumexp
 
-from relaxjax import _rules, top_k
+from relaxjax import _numerics, _rules, top_k
 
 KEY = jax.random.key(0)
 DTYPES = ["bfloat16", "float16", "float32", "float64"]
@@ -500,6 +500,17 @@ def test_many_items(name):
     # A shift of all logits changes nothing.
     scale = np.sum(np.abs(gradient), dtype=np.float64)
     assert abs(np.sum(gradient, dtype=np.float64)) < 1e-4 * scale
+
+
+@pytest.mark.parametrize("n", [6, 20])
+def test_equal_items_are_drawn_in_their_order(n):
+    """Oracle: a stable sort, on both ways to select; noise ties one pair in 2^24."""
+    y = np.resize([1.0, 0.0, 1.0, 0.0, -1.0], n)
+    for k in (1, 3, n - 1):
+        order = np.argsort(-y, stable=True)[:k]
+        assert np.array_equal(_numerics.top_indices(jnp.asarray(y), k), order)
+        hot = top_k._straight_through(jnp.asarray(y), k, HALF)
+        assert np.array_equal(hot, np.isin(range(n), order))
 
 
 def test_one_item():
