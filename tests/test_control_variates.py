@@ -259,7 +259,10 @@ def test_fixed_draws(name):
     check_case(CASES[name], FAMILIES[CASES[name].law])
 
 
-@pytest.mark.parametrize("name", CASES)
+SAME_PROGRAM = {"quadratic, its mean", "quadratic in its span"}  # as quadratic, of other numbers
+
+
+@pytest.mark.parametrize("name", mostly_thorough(CASES, CASES.keys() - SAME_PROGRAM))
 def test_closures_get_the_derivative_of_the_value(name):
     check_closures(CASES[name], FAMILIES[CASES[name].law])
 
@@ -371,7 +374,7 @@ def test_a_shared_scale_gets_nothing_beside_a_critic():
     rodeo = lambda scale: control_variates._rodeo(
         B.samples, B.f, B.logits, bernoulli.family, scale, WILD["jax"], ONE
     )
-    assert jax.grad(rodeo)(HALF) == 0
+    assert jax.jit(jax.grad(rodeo))(HALF) == 0
 
 
 def test_conditional_draws_are_on_the_right_side():

@@ -191,7 +191,11 @@ def test_fixed_draws(name):
     check_case(EVERY_CASE[name], FAMILIES[EVERY_CASE[name].law])
 
 
-@pytest.mark.parametrize("name", EVERY_CASE)
+# As rloo and double_cv of two samples, of other numbers.
+SAME_PROGRAM = {"rloo 3", "double_cv 2, half", "double_cv 3", "double_cv 3, half"}
+
+
+@pytest.mark.parametrize("name", mostly_thorough(EVERY_CASE, EVERY_CASE.keys() - SAME_PROGRAM))
 def test_closures_get_the_derivative_of_the_value(name):
     check_closures(EVERY_CASE[name], FAMILIES[EVERY_CASE[name].law])
 
