@@ -10,7 +10,7 @@ from oracles import SIGNIFICANCE, close, hard_rule, of_noise, pullback
 from scipy import integrate, stats
 from scipy.special import expit
 
-from relaxjax import _noise, _numerics, _rules, bernoulli
+from relaxjax import _noise, _rules, bernoulli
 
 L, P = 0.5, 0.6224593312018546  # the reference's bit
 FUNCTIONS = {

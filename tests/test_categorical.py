@@ -11,7 +11,7 @@ from oracles import SIGNIFICANCE, J, close, hard_rule, of_noise, pullback
 from scipy import integrate, stats
 from scipy.special import log_softmax, logsumexp, softmax
 
-from relaxjax import _noise, _numerics, _rules, bernoulli, categorical
+from relaxjax import _noise, _rules, bernoulli, categorical
 
 KEY = jax.random.key(0)
 # The reference's inputs.

@@ -1,10 +1,9 @@
 """Gradient estimators for discrete random variables, as pure functions of a key and arrays.
 
-Samplers of a law module (`bernoulli`, `correlated`, `categorical`, `gates`, `simplex`, `top_k`,
-`subsets`, `counts`) return a sample that carries a gradient; estimators of `score` and
-`control_variates` return a loss that does. `estimator` gives every method one signature,
-(key, f, logits) -> scalar, by name from `catalog`, and `audit` measures the bias, variance and cost
-of any.
+Start with `estimator`, which gives every method one signature, (key, f, logits) -> scalar, by its
+name in `catalog`. The samplers of `bernoulli`, `correlated`, `categorical`, `gates`, `simplex`,
+`top_k`, `subsets` and `counts` return a sample that carries a gradient; the estimators of `score`
+and `control_variates` return a loss that does. `audit` measures the bias, variance and cost of any.
 """
 
 from relaxjax import (

@@ -1,4 +1,4 @@
-"""Checks of arguments at the public entries: what was got, what is needed."""
+"""Checks of arguments at the public entries: an error says what was got and what is needed."""
 
 import operator
 
@@ -14,7 +14,7 @@ def describe(x):
 
 
 def floats(name, x, event_ndim=0, least=1):
-    """x as a JAX array of floats with event_ndim axes or more, the last ones not below least."""
+    """x as a JAX array of floats with at least event_ndim axes, these of length least or more."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name}: got {describe(x)}, need floats (float32, bfloat16, ...)")
@@ -24,7 +24,7 @@ def floats(name, x, event_ndim=0, least=1):
 
 
 def parameters(name, x, shape, event_ndim=0, least=1):
-    """x wide, its batch axes broadcast to shape (None keeps them), and the dtype to return."""
+    """x wide, with its batch axes broadcast to shape (None keeps them), and the dtype to return."""
     x = floats(name, x, event_ndim, least)
     wide = _numerics.widen(x)
     if shape is not None:
@@ -70,11 +70,11 @@ LOW_END, HIGH_END = ("a low end < 0", lambda x: x < 0), ("a high end > 1", lambd
 
 
 def hyperparameter(name, x, like, event_ndim=0, *, interval=POSITIVE):
-    """A real hyperparameter in like's dtype, in an interval such as POSITIVE.
+    """A real hyperparameter in the dtype of like, in an interval such as POSITIVE.
 
-    A Python or NumPy number outside of it raises; in a jax.Array, which may be traced, it becomes
-    NaN. A scalar stays one; another shape is broadcast to like's batch axes, with a trailing axis
-    of 1 for every event axis, so that both combine with like as they are.
+    A Python or NumPy number outside of the interval raises; in a jax.Array, which may be traced, it
+    becomes NaN. A scalar stays one; another shape is broadcast to the batch axes of like, with a
+    trailing axis of length 1 for each event axis, so that both combine with like as they are.
     """
     need, holds = interval
     if not isinstance(x, jax.Array):
@@ -110,7 +110,7 @@ def count(name, n, least):
 
 
 def subset_size(k, n):
-    """k as a static int from 1 to n: so many of n items."""
+    """k as a static int from 1 to n, the size of a subset of n items."""
     k = count("k", k, 1)
     if k > n:
         raise ValueError(f"k: got {k}, need at most the number of items, {n}")
@@ -118,7 +118,7 @@ def subset_size(k, n):
 
 
 def nan_rows(logits, k):
-    """logits, NaN in a row with a NaN, +inf, or fewer than k unmasked items: it has no law."""
+    """logits, NaN in rows without a distribution: with NaN, +inf or fewer than k unmasked items."""
     enough = jnp.sum(logits > -jnp.inf, axis=-1, keepdims=True) >= k
     return jnp.where(enough & (_numerics.row_max(logits) < jnp.inf), logits, jnp.nan)
 
@@ -128,28 +128,30 @@ def pair(stretch):
     try:
         low, high = stretch
     except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError  # no pair, another length
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # no pair, or not of two
         raise kind(f"stretch: got {stretch!r}, need a pair (low, high)") from None
     return low, high
 
 
 def stretch_ends(stretch, like):
-    """Both ends as hyperparameters: below 0 and above 1."""
+    """Both ends of a stretch as hyperparameters, the low one below 0 and the high one above 1."""
     low, high = pair(stretch)
     low = hyperparameter("stretch", low, like, interval=LOW_END)
     return low, hyperparameter("stretch", high, like, interval=HIGH_END)
 
 
 def correlation_factor(tril, logits):
-    """The Cholesky factor of a correlation matrix, in the dtype of logits (..., D); NaN where a
-    jax.Array is none."""
+    """The Cholesky factor of a correlation matrix, in the dtype of logits (..., D).
+
+    A jax.Array that is no such factor becomes NaN; another array raises.
+    """
     n = logits.shape[-1]
     need = f"need a lower triangular matrix {[n, n]} with rows of norm 1 within 1e-3"
     x = floats("correlation_tril", tril)
     if x.shape != (n, n):
         raise ValueError(f"correlation_tril: got {describe(x)}, {need}")
     wide = x.astype(logits.dtype)
-    # NumPy's own arithmetic for what NumPy can decide, also inside a trace.
+    # What NumPy can decide, its own arithmetic decides, also inside a trace.
     xp, m = (jnp, wide) if isinstance(tril, jax.Array) else (np, np.asarray(tril, np.float64))
     good = xp.all(xp.triu(m, 1) == 0) & xp.all(abs(xp.sqrt(xp.sum(m * m, axis=-1)) - 1) <= 1e-3)
     if xp is np and not good:
@@ -158,7 +160,7 @@ def correlation_factor(tril, logits):
 
 
 def scalar(value, name="f"):
-    """The value of f, refused unless it is one float: estimators differentiate it."""
+    """The value of f, refused unless it is one float, since estimators differentiate it."""
     value = jnp.asarray(value)
     need = f"{name}: got a value {describe(value)}, need it to return a float scalar"
     if not jnp.issubdtype(value.dtype, jnp.floating):

@@ -1,6 +1,7 @@
-"""Custom rules that laws share: the one of hard draws, and relaxed samples of x = logits + noise.
+"""Custom rules that distributions share: for hard draws, and for relaxed x = logits + noise.
 
-Whatever made x receives its cotangent by ordinary autodiff, so that noise takes no part in a rule.
+Ordinary autodiff takes the gradient in x on to whatever made x, so that noise takes no part in a
+rule.
 """
 
 import functools
@@ -15,21 +16,24 @@ from relaxjax import _numerics
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def hard(rule, d, *params):
-    """d, a draw that carries the gradient which its rule gives to params.
+    """Return the draw d such that it carries the gradient which its rule gives to params.
 
     Args:
-      rule: (g, d, *params) -> a cotangent for each of params, None for zero, from g, that of d.
+      rule: (g, d, *params) -> one gradient for each of params, or None for zero, where g is the
+        gradient in d.
       d: the draw; the noise that made it has no gradient.
       *params: arrays.
-    Returns: d. A second derivative goes through the rule, and through every d in it by the rule
-      again; a rule that takes d for a constant there stops its gradient.
+
+    Returns:
+      d. A second derivative differentiates the rule, and every d in it by the rule again; a rule
+      for which d is a constant there stops the gradient of d.
     """
     del rule, params
     return d
 
 
 def _hard_fwd(rule, d, *params):
-    # The primal, not d itself, which would make second derivatives silently wrong.
+    # This calls the primal: d itself would make second derivatives silently wrong.
     d = hard(rule, d, *params)
     return d, (d, params)
 
@@ -43,7 +47,7 @@ hard.defvjp(_hard_fwd, _hard_bwd)
 
 
 def tempered_bit(x, temperature):
-    """1 where x > 0, else 0, with the gradient of `tempered_sigmoid` in x alone."""
+    """Return 1 where x > 0, else 0, with the gradient of `tempered_sigmoid` in x alone."""
     return hard(_tempered_bit_rule, _numerics.indicator(x), x, temperature)
 
 
@@ -52,7 +56,7 @@ def _tempered_bit_rule(g, b, x, temperature):
 
 
 def tempered_one_hot(x, temperature):
-    """The one-hot of the largest, with the gradient of `tempered_softmax` in x alone."""
+    """Return the one-hot of the largest, with the gradient of `tempered_softmax` in x alone."""
     return hard(_tempered_one_hot_rule, _numerics.one_hot_of_largest(x), x, temperature)
 
 
@@ -64,92 +68,70 @@ def _tempered_one_hot_rule(g, d, x, temperature):
 # -------------------------------------------------------------------------------------- relaxed
 
 
-@jax.custom_vjp
-def tempered(x, temperature):
-    """x / temperature; an infinite x gets and gives no gradient."""
-    return x / temperature
+def _of_tempered(function, pull, log):
+    """Return function(x / temperature) with a rule that keeps nothing but the result y.
+
+    Args:
+      function: takes x / temperature to y.
+      pull: (y, g) -> the gradient in x / temperature, where g is the gradient in y.
+      log: y -> x / temperature, with 0 where that is infinite; a constant of the row may be missing
+        where the gradients of a row sum to 0.
+
+    Returns:
+      (x, temperature) -> y.
+    """
+
+    @jax.custom_vjp
+    def rule(x, temperature):
+        return function(x / temperature)
+
+    def forward(x, temperature):
+        y = rule(x, temperature)
+        return y, (y, temperature)
+
+    def backward(residuals, g):
+        y, temperature = residuals
+        dx = pull(y, g) / temperature
+        return dx, _numerics.sum_like(-dx * log(y), temperature)
+
+    rule.defvjp(forward, backward)
+    return rule
 
 
-def _tempered_fwd(x, temperature):
-    y = tempered(x, temperature)
-    return y, (y, temperature)
+def _finite(y):
+    return jnp.where(jnp.isinf(y), 0, y)
 
 
-def _tempered_bwd(residuals, g):
-    y, temperature = residuals
-    sure = jnp.isinf(y)
-    dx = jnp.where(sure, 0, g / temperature)
-    dtemperature = -dx * jnp.where(sure, 0, y)
-    return dx, _numerics.sum_like(dtemperature, temperature)
+def _pull_log_softmax(u, g):
+    g = jnp.where(u == -jnp.inf, 0, g)
+    return g - jnp.exp(u) * _numerics.row_sum(g)
 
 
-tempered.defvjp(_tempered_fwd, _tempered_bwd)
+# This is x / temperature; an infinite x gets and gives no gradient.
+tempered = _of_tempered(lambda y: y, lambda y, g: jnp.where(jnp.isinf(y), 0, g), _finite)
+tempered_softmax = _of_tempered(_numerics.softmax, _numerics.covariance, _numerics.log_or_zero)
+# This is log softmax(x / temperature); the gradient in a masked class is dropped.
+tempered_log_softmax = _of_tempered(jax.nn.log_softmax, _pull_log_softmax, _finite)
 
 
-@jax.custom_vjp
 def tempered_sigmoid(x, temperature):
-    """s(x / temperature)."""
-    return jax.nn.sigmoid(x / temperature)
-
-
-def _tempered_sigmoid_fwd(x, temperature):
-    # y, not z: z rounds to 1 from y = 17 on, where s'(y) is not yet 0. By the rule that knows of an
-    # infinite y, for second derivatives.
-    return tempered_sigmoid(x, temperature), (tempered(x, temperature), temperature)
-
-
-def _tempered_sigmoid_bwd(residuals, g):
-    y, temperature = residuals
-    slope = _numerics.sigmoid_slope(y)
-    dx = g * slope / temperature
-    # 0 * inf: an infinite y has slope 0.
-    dtemperature = jnp.where(slope == 0, 0, -dx * jnp.where(slope == 0, 0, y))
-    return dx, _numerics.sum_like(dtemperature, temperature)
-
-
-tempered_sigmoid.defvjp(_tempered_sigmoid_fwd, _tempered_sigmoid_bwd)
+    """Compute sigmoid(x / temperature)."""
+    return _sigmoid(tempered(x, temperature))
 
 
 @jax.custom_vjp
-def tempered_softmax(x, temperature):
-    """softmax(x / temperature)."""
-    return _numerics.softmax(x / temperature)
+def _sigmoid(y):
+    return jax.nn.sigmoid(y)
 
 
-def _tempered_softmax_fwd(x, temperature):
-    z = tempered_softmax(x, temperature)
-    return z, (z, temperature)
+def _sigmoid_fwd(y):
+    # The residual is y, not z, which rounds to 1 from y = 17 on, where sigmoid'(y) is not yet 0.
+    return _sigmoid(y), (y,)
 
 
-def _tempered_softmax_bwd(residuals, g):
-    z, temperature = residuals
-    dx = _numerics.covariance(z, g) / temperature
-    # x / temperature is log z up to a constant of the row, and dx sums to 0.
-    dtemperature = -dx * _numerics.log_or_zero(z)
-    return dx, _numerics.sum_like(dtemperature, temperature)
+def _sigmoid_bwd(residuals, g):
+    (y,) = residuals
+    return (g * _numerics.sigmoid_slope(y),)
 
 
-tempered_softmax.defvjp(_tempered_softmax_fwd, _tempered_softmax_bwd)
-
-
-@jax.custom_vjp
-def tempered_log_softmax(x, temperature):
-    """log softmax(x / temperature); the cotangent of a masked class is dropped."""
-    return jax.nn.log_softmax(x / temperature)
-
-
-def _tempered_log_softmax_fwd(x, temperature):
-    u = tempered_log_softmax(x, temperature)
-    return u, (u, temperature)
-
-
-def _tempered_log_softmax_bwd(residuals, g):
-    u, temperature = residuals
-    masked = u == -jnp.inf
-    g = jnp.where(masked, 0, g)
-    dx = (g - jnp.exp(u) * _numerics.row_sum(g)) / temperature
-    dtemperature = -dx * jnp.where(masked, 0, u)
-    return dx, _numerics.sum_like(dtemperature, temperature)
-
-
-tempered_log_softmax.defvjp(_tempered_log_softmax_fwd, _tempered_log_softmax_bwd)
+_sigmoid.defvjp(_sigmoid_fwd, _sigmoid_bwd)

@@ -10,15 +10,15 @@ from relaxjax._numerics import computed_once
 
 
 def _mills(r):
-    """y Phi(-y) / phi(y) = 1 - r + 3 r^2 - 15 r^3 + ... at a large y, r = 1 / y^2."""
+    """Compute y Phi(-y) / phi(y) = 1 - r + 3 r^2 - 15 r^3 + ... at a large y, where r = 1 / y^2."""
     return functools.reduce(lambda acc, n: 1 - (2 * n - 1) * acc * r, range(7, 0, -1), 1.0)
 
 
 def log_ndtr(x):
-    """log Phi(x), with a slope that is exact in the far tail too.
+    """Compute log Phi(x), with a slope that is exact in the far tail too.
 
-    There jax's value is a series of three terms, and its rule takes the exponential of a difference
-    of two numbers as large as x^2 / 2.
+    In that tail the value that jax gives is a series of three terms, and its rule takes the
+    exponential of a difference of two numbers as large as x^2 / 2.
     """
     far = x < {32: -10, 64: -20}[jnp.finfo(x.dtype).bits]
     y = jnp.where(far, x, -30)
@@ -27,9 +27,9 @@ def log_ndtr(x):
 
 
 def _upper_tail(y):
-    """Phi(-y) = exp(a) m at y >= 0, as a, m, and Phi(y)."""
+    """Return a, m and Phi(y) at y >= 0, where Phi(-y) = exp(a) m."""
     far = y > {32: 10, 64: 30}[jnp.finfo(y.dtype).bits]
-    # Where erfc underflows. Not by rsqrt: XLA's CPU code is slow with it.
+    # There erfc underflows. rsqrt is not used, because XLA's CPU code is slow with it.
     large = jnp.where(far, y, 30)
     near = computed_once(jax.lax.erfc(y / math.sqrt(2)) / 2)
     m = jnp.where(far, _mills(1 / (large * large)) / (math.sqrt(2 * math.pi) * large), near)
@@ -38,7 +38,7 @@ def _upper_tail(y):
 
 @jax.custom_jvp
 def normal_logit(v):
-    """log Phi(v) - log Phi(-v): the log-odds of the uniform that a normal v makes, at any v."""
+    """Compute log Phi(v) - log Phi(-v) at any v: the log-odds of the uniform Phi(v)."""
     a, m, rest = _upper_tail(jnp.abs(v))
     odds = a + jnp.log(m / rest)
     return jnp.where(v > 0, -odds, odds)
@@ -52,14 +52,15 @@ def _normal_logit_jvp(primals, tangents):
 
 @jax.custom_jvp
 def normal_rate(v):
-    """d normal_logit / dv = phi(v) / (Phi(v) Phi(-v)), as large as |v|."""
+    """Compute d normal_logit / dv = phi(v) / (Phi(v) Phi(-v)), which is as large as |v|."""
     a, m, rest = _upper_tail(jnp.abs(v))
     return jnp.exp(-v * v / 2 - a) / (math.sqrt(2 * math.pi) * m * rest)
 
 
 @normal_rate.defjvp
 def _normal_rate_jvp(primals, tangents):
-    # By itself a formula without |v|, whose derivative at 0 is not this one's.
+    # The derivative takes the rate from its own function and has no |v|, whose derivative at 0
+    # would be wrong.
     (v,), (dv,) = primals, tangents
     rate = normal_rate(v)
     return rate, rate * (rate * jnp.tanh(normal_logit(v) / 2) - v) * dv
@@ -67,9 +68,10 @@ def _normal_rate_jvp(primals, tangents):
 
 @jax.custom_jvp
 def normal_score(x):
-    """The v with normal_logit(v) = x, at any finite x, by Newton steps."""
+    """Compute the v with normal_logit(v) = x, at any finite x, by Newton steps."""
     tail = -jax.nn.softplus(jnp.abs(x))
-    # Below -5 the asymptote of log Phi: nearer to 0 it is so coarse that three steps are too few.
+    # Below -5 the start is the asymptote of log Phi, which nearer to 0 is so coarse that three
+    # steps are too few.
     low, high = jnp.minimum(tail, -5), jnp.maximum(tail, -5)
     far = -jnp.sqrt(-2 * low - math.log(2 * math.pi) - jnp.log(-2 * low))
     start = jnp.where(tail < -5, far, jax.scipy.special.ndtri(jnp.exp(high)))

@@ -5,7 +5,7 @@ Every estimator reads: stop params and draw x from them; evaluate f, not stopped
 carries the gradient of whatever f closes over; compute g from numbers; attach g to the value.
 """
 
-import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +19,20 @@ from relaxjax.families import joint_index
 
 @jax.custom_jvp
 def attach(value, params, g):
-    """value, whose gradient in params is g beside whatever gradient value has of its own.
+    """Return value, whose gradient in params is g beside whatever gradient value has of its own.
 
     A custom_jvp over arrays alone, where every other rule is a custom_vjp: value still depends on
-    what the user's f closes over, tracers included, which a rule on f or on an estimator would
-    cut off. Not value + <g, params - stop_gradient(params)>: a mask makes that -inf - -inf, and
+    what the user's f closes over, tracers included, and a rule on f or on an estimator would cut
+    that off. Not value + <g, params - stop_gradient(params)>: a mask makes that -inf - -inf, and
     the compiler has to compute g even where only the value is asked for.
 
-    Args: value: a float scalar; params, g: pytrees of one structure, matching leaves of one shape.
-    Returns value. g is a constant: a second derivative in params is 0.
+    Args:
+      value: float scalar.
+      params: a pytree of arrays.
+      g: a pytree of the structure of params, with leaves of the same shapes.
+
+    Returns:
+      value. g is a constant, so that a second derivative in params is 0.
     """
     del params, g
     return value
@@ -47,11 +52,20 @@ def _attach_jvp(primals, tangents):
 
 
 def attach_variance(value, params, phi, gradient):
-    """value, with the gradient g = gradient(phi) in params and that of ||g||^2 in phi.
+    """Return value, with the gradient g = gradient(phi) in params and that of ||g||^2 in phi.
 
-    E[g] does not depend on phi, so that ||g||^2 estimates the gradient of the total variance. It is
-    differentiated in here, in phi alone, and attached as a number: no transformation of the
+    E[g] does not depend on phi, so that the gradient of ||g||^2 estimates that of the total
+    variance. It is taken in here, in phi alone, and attached as a number: no transformation of the
     caller's can tell phi from weights that f closes over.
+
+    Args:
+      value: float scalar.
+      params: a pytree of arrays.
+      phi: a pytree of floats.
+      gradient: phi -> g, a pytree of the structure and shapes of params.
+
+    Returns:
+      value. Both gradients are constants.
     """
 
     def squared(phi):
@@ -73,7 +87,7 @@ def draw(key, params, family, num_samples):
 
 
 def evaluate(f, x):
-    """f of each sample; it carries the gradient of what f closes over."""
+    """f of each sample; the values carry the gradient of what f closes over."""
     return jax.vmap(lambda x: _arguments.scalar(f(x)))(x)
 
 
@@ -93,7 +107,7 @@ def mean_value(values):
 
 
 def constants(*trees):
-    """The trees as constants, their floats in one wide dtype: that in which g is computed."""
+    """The trees as constants, with their floats in the one wide dtype in which g is computed."""
     trees = jax.tree.map(lambda x: jax.lax.stop_gradient(jnp.asarray(x)), trees)
     floating = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
     dtype = _numerics.widest(*filter(floating, jax.tree.leaves(trees)))
@@ -101,18 +115,18 @@ def constants(*trees):
 
 
 def weighted(a, x):
-    """sum_k a_k x_k over the first axis of x and the last of a, in full precision anywhere."""
+    """sum_k a_k x_k over the first axis of x and the last of a, in full precision everywhere."""
     return jnp.tensordot(a, x, 1, precision="highest")
 
 
 def mean_of_others(x):
-    """For each k the mean of x_j over j != k; no difference that would cancel."""
+    """The mean of x_j over j != k for each k, without a difference that would cancel."""
     weights = (1 - np.eye(len(x))) / (len(x) - 1)
     return weighted(jnp.asarray(weights, x.dtype), x)
 
 
 def inner_product(v, delta):
-    """<v, delta>, where delta = 0 (a sure entry) drops whatever v is."""
+    """<v, delta>, where an entry with delta = 0 (a sure one) drops v, whatever it is."""
     return jnp.sum(jnp.where(delta == 0, 0, v * delta))
 
 
@@ -120,7 +134,7 @@ def inner_product(v, delta):
 
 
 def require(family, estimator, *fields):
-    """ValueError where the family lacks a field that the estimator needs."""
+    """Raise a ValueError where the family lacks a field that the estimator needs."""
     for field in fields:
         if getattr(family, field) is None:
             raise ValueError(
@@ -135,8 +149,10 @@ def score(family, a, x, params):
 
 
 def score_by_variable(family, a, x, params):
-    """sum_ki a_ki s_i(x_ki) over samples k and independent variables i, s_i the gradient of the
-    log_prob of one variable."""
+    """sum_ki a_ki s_i(x_ki) over samples k and independent variables i.
+
+    s_i is the gradient of the log_prob of one variable.
+    """
     log_probs = over_variables(family, family.log_prob, x[0].shape)
     return _weighted_score(jax.vmap(log_probs, (0, None)), a, x, params)
 
@@ -148,7 +164,7 @@ def _weighted_score(log_probs, a, x, params):
 
 
 def over_variables(family, function, shape):
-    """function of one independent variable, for all of those of a sample of that shape."""
+    """function, which takes one independent variable, for all those of a sample of that shape."""
     for _ in range(len(shape) - family.event_ndim):
         function = jax.vmap(function)
     return function
@@ -157,33 +173,47 @@ def over_variables(family, function, shape):
 def support_and_log_probs(family, params):
     """Every joint sample, and the log-probability of each.
 
-    Of independent variables by sums of a table, the log-probability of every value of every
-    variable, which is several times as fast as log_prob of every joint sample.
+    For independent variables it adds up entries of one table, the log-probability of every value of
+    every variable, which is several times as fast as log_prob of every joint sample.
     """
     fixed = jax.lax.stop_gradient(params)
+    x = family.support(fixed)
+    of_each = jax.vmap(family.log_prob, (0, None))
+    if not _is_product(family, params):
+        return x, of_each(x, params)
+    points = over_variables(family, family.support, x[0].shape)(fixed)
+    table = over_variables(family, of_each, x[0].shape)(points, params)
+    rows = list(table.reshape(-1, table.shape[-1]))
+    while len(rows) > 1:  # neighbors together, so that most sums are short
+        pairs = zip(rows[::2], rows[1::2], strict=False)
+        joined = [(one[:, None] + other[None]).ravel() for one, other in pairs]
+        rows = joined + rows[2 * len(joined) :]
+    return x, rows[0]
+
+
+def _is_product(family, params):
+    """Whether the support is that of each independent variable in turn, the last one fastest.
+
+    Tried with other params of these shapes, at compile time: a support in another order, or one
+    that does not take a single variable, gets the general sum.
+    """
     if family.event_ndim is None:
-        x = family.support(fixed)
-        return x, jax.vmap(family.log_prob, (0, None))(x, params)
-    shape = jax.eval_shape(family.sample, jax.random.key(0), fixed).shape
-    batch = shape[: len(shape) - family.event_ndim]
-    points = over_variables(family, family.support, shape)(fixed)
-    if points.shape != (*batch, points.shape[len(batch)], *shape[len(batch) :]):
-        raise ValueError(
-            f"family: got {family.name}, whose support of one variable has shape "
-            f"{list(points.shape[len(batch) :])}, need (S, *event) with event_ndim = "
-            f"{family.event_ndim} event axes"
-        )
-    values = points.shape[len(batch)]
-    of_one = jax.vmap(family.log_prob, (0, None))
-    table = over_variables(family, of_one, shape)(points, params).reshape(-1, values)
-    log_p = functools.reduce(lambda total, row: (total[:, None] + row[None]).ravel(), table)
-    index = joint_index(values, (len(table),))
-    points = points.reshape(len(table), values, *shape[len(batch) :])
-    x = points[np.arange(len(table)), index].reshape(-1, *shape)
-    return x, log_p
+        return False
+    with jax.ensure_compile_time_eval():
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: params))
+        x = np.asarray(family.support(zeros))
+        points = np.asarray(over_variables(family, family.support, x[0].shape)(zeros))
+    event = x.shape[x.ndim - family.event_ndim :]
+    batch = x.shape[1 : x.ndim - family.event_ndim]
+    values = points.shape[len(batch)] if points.ndim == x.ndim else 0
+    if points.shape != (*batch, values, *event) or len(x) != values ** math.prod(batch):
+        return False
+    points = points.reshape(-1, values, *event)
+    index = joint_index(values, (len(points),))
+    return np.array_equal(x.reshape(len(x), -1, *event), points[np.arange(len(points)), index])
 
 
 def mean_and_pullback(family, params):
-    """mu = E[x], and v -> Cov(x, s) v, which is the pullback of mu whatever the law."""
+    """mu = E[x], and v -> Cov(x, s) v, which is the pullback of mu whatever the distribution."""
     mu, pull = jax.vjp(family.mean, params)
     return mu, lambda v: pull(v)[0]

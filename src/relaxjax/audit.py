@@ -21,26 +21,27 @@ import numpy as np
 from relaxjax import _arguments, _noise, score
 from relaxjax.families import Family
 
-# Draws of one compiled call. jaxlib 0.10.2 on CPU returns wrong numbers, silently, from a loop over
+# Draws per compiled call. jaxlib 0.10.2 on CPU returns wrong numbers, silently, from a loop over
 # larger chunks of a k-subset estimator: 8,000 draws are wrong, 5,000 right.
 MAX_CHUNK = 1000
-# Numbers of one chunk's gradients, so that large params do not fill the memory.
+# Numbers in the gradients of one chunk, so that large params do not fill the memory.
 MAX_NUMBERS = 2**24
 
 
 class Audit(NamedTuple):
-    """What `measure` found; `str` of it is a table. Fields but the scalars have the form, shapes
-    and dtypes of params, in NumPy.
+    """What `measure` found; its `str` is a table.
+
+    The fields other than plain numbers have the form, shapes and dtypes of params, in NumPy.
 
     Fields:
-      value: the mean of the estimator's values; a float.
+      value: the mean of the estimator's values, a float.
       gradient: the mean of its gradients.
-      reference_gradient: that of E[f] under the law, exact or by Monte Carlo.
+      reference_gradient: the gradient of E[f] under the family, exact or by Monte Carlo.
       bias: gradient - reference_gradient.
-      standard_error: of the bias.
-      std: the standard deviation of one draw's gradient.
+      standard_error: the standard error of the bias.
+      std: the standard deviation of the gradient of one draw.
       signal_to_noise: |gradient| / sqrt(the sum of all variances), a float; inf without variance.
-      evaluations: calls of f in one draw, counted while it ran.
+      evaluations: calls of f per draw, an int, counted while one draw ran.
     """
 
     value: float
@@ -54,7 +55,11 @@ class Audit(NamedTuple):
 
     @property
     def z(self):
-        """bias / standard_error; 0 where bias and std are but rounding error."""
+        """Compute bias / standard_error, or 0 where bias and std are but rounding error.
+
+        Returns:
+          NumPy arrays in the form and shapes of params.
+        """
 
         def z(bias, error, std, reference):
             scale = max(abs(self.value), np.max(np.abs(reference), initial=0.0))
@@ -77,7 +82,7 @@ class Audit(NamedTuple):
                 lines.append(f"{name:14}" + "".join(cells))
         lines.append(
             f"value {self.value:.6g}, signal to noise {self.signal_to_noise:.4g}, "
-            f"evaluations of f {self.evaluations} a draw"
+            f"evaluations of f {self.evaluations} per draw"
         )
         return "\n".join(lines)
 
@@ -92,22 +97,28 @@ def measure(
     num_draws,
     reference="exact",
 ):
-    """Bias, standard deviation and cost of an estimator of grad E[f(x)], x ~ family(params).
+    """Measure the bias, standard deviation and cost of an estimator of the gradient of E[f(x)].
 
     Args:
-      estimator: (key, f, params) -> scalar, such as `relaxjax.estimator(...)` returns, or a user's:
-        its gradient in params is audited, pathwise or score, unbiased or not.
-      f: a function of one whole sample, to a float scalar.
-      params: those of the law; any pytree of floats.
-      family: the discrete law that E[f] is taken under, whatever the estimator draws.
-      key: of the draws.
-      num_draws: static integer >= 2; they run in chunks of at most 1,000, all from
+      estimator: (key, f, params) -> scalar, such as `relaxjax.estimator(...)` returns, or one of
+        your own; its gradient in params is audited, pathwise or score, unbiased or not.
+      f: function of one whole sample to a float scalar.
+      params: parameters of the family, any pytree of floats.
+      family: the discrete `Family` under which E[f] is taken, whatever the estimator draws; with
+        support for an exact reference.
+      key: PRNG key of the draws.
+      num_draws: static integer >= 2; the draws run in chunks of at most 1,000, all from
         jax.random.split(key, num_draws), with a progress bar where tqdm is installed.
-      reference: "exact" enumerates the law's support, up to 2^20 states; "monte_carlo" averages
-        RLOO of two samples over num_draws fresh keys: it needs sample and log_prob alone.
-    Returns an `Audit`. Sums over draws are in float64; a draw is as exact as the dtype of params.
-    Errors: ValueError for another reference, for too few draws, for a family without a support
-      where that is needed or with one too large (monte_carlo needs none).
+      reference: "exact" enumerates the family's support, up to 2^20 states; "monte_carlo" averages
+        RLOO of two samples over num_draws fresh keys, for which sample and log_prob are enough.
+
+    Returns:
+      An `Audit`. Sums over draws are in float64; one draw is as exact as the dtype of params.
+
+    Raises:
+      TypeError: num_draws is no static integer.
+      ValueError: reference is another string, num_draws is below 2, or the reference is exact and
+        the family has no support or one that is too large.
     """
     num_draws = _arguments.count("num_draws", num_draws, 2)
     params = jax.tree.map(jnp.asarray, params)
@@ -140,23 +151,23 @@ def measure(
 
 
 def _moments(estimator, f, params, key, num_draws, description):
-    """The mean value, and mean and variance of the gradient, over num_draws keys."""
+    """The mean value, and the mean and variance of the gradient, over num_draws keys."""
     leaves, tree = jax.tree.flatten(params)
     size = max(1, sum(leaf.size for leaf in leaves))
     chunk = max(1, min(MAX_CHUNK, num_draws, MAX_NUMBERS // size))
     one = jax.value_and_grad(lambda params, key: estimator(key, f, params))
-    # params are an argument: as constants XLA would fold what depends on them, for minutes.
+    # params are an argument: were they constants, XLA would fold what depends on them, for minutes.
     run = jax.jit(jax.vmap(one, (None, 0)))
     keys = jax.random.split(key, num_draws)
     total, mean, deviation = 0.0, [0.0] * len(leaves), [0.0] * len(leaves)
     for start in _progress(range(0, num_draws, chunk), description):
-        # The last chunk is filled up with draws already counted: no second compilation.
+        # Draws already counted fill up the last chunk, so that nothing is compiled twice.
         first = min(start, num_draws - chunk)
         values, grads = run(params, keys[first : first + chunk])
         total += float(np.sum(np.asarray(values, np.float64)[start - first :]))
         for i, leaf in enumerate(jax.tree.leaves(grads)):
             draws = np.asarray(leaf, np.float64)[start - first :]
-            # Chan's update: no difference of large sums.
+            # Chan's update, which takes no difference of large sums.
             shift, seen = draws.mean(axis=0) - mean[i], start + len(draws)
             deviation[i] = deviation[i] + ((draws - draws.mean(axis=0)) ** 2).sum(axis=0)
             deviation[i] = deviation[i] + shift**2 * (start * len(draws) / seen)
@@ -175,7 +186,7 @@ def _progress(chunks, description):
 
 
 def _count_evaluations(estimator, f, params, key):
-    """Calls of f in one draw and its gradient, each element of a vmap one call."""
+    """The calls of f in one draw and its gradient, where each element of a vmap is one call."""
     calls = []
 
     def counted(x):

@@ -1,17 +1,10 @@
 """One bit with probability p = sigmoid(logits), and the gradients that it can carry.
 
-Start with `zgr`: exactly 0 or 1 forward, unbiased for an f that is quadratic in each bit, no
-hyperparameter. `concrete` relaxes the bit itself.
+Start with `zgr`: its bit is exactly 0 or 1, its gradient is unbiased for an f that is quadratic in
+each bit, and it has no hyperparameter. `concrete` relaxes the bit itself.
 
-Throughout: `key` is a PRNG key; `logits` are log-odds of any shape, -inf and +inf a bit that is
-always 0 or 1, with gradient 0; a hyperparameter is a positive scalar or has the shape of logits,
-may be traced, and raises ValueError when a Python or NumPy number is out of range (a jax.Array
-gives NaN). `shape` is the shape of the result, logits broadcast to it; None takes that of logits.
-The result has the dtype of logits; arithmetic and noise are in float32 or wider. Integer logits
-raise TypeError, a shape that logits do not broadcast to ValueError. Every sampler serves one call
-of f and costs O(1) time and memory an entry unless it says otherwise. In the formulas b is the
-drawn bit, g the incoming cotangent, s the sigmoid, and d^2 z of a hard draw follows by applying
-the stated rule to every b in it.
+Every entry of logits is a bit of its own, so that the batch shape is the whole shape. A second
+derivative of an exact bit follows by applying the stated rule to every b in that rule again.
 """
 
 import functools
@@ -28,10 +21,24 @@ from relaxjax.families import Family, Relaxation, joint_support, total
 
 
 def sample(key, logits, *, shape=None):
-    """A bit without a gradient.
+    """Sample exact bits without a gradient.
 
-    Law: b ~ Bernoulli(p), exactly 0.0 or 1.0; P(b = 1) is exact to 2^-23 in float32.
+    Distribution: b ~ Bernoulli(p), p = sigmoid(logits), exactly 0.0 or 1.0; P(b = 1) is exact to
+      2^-23 in float32.
     Gradient: 0.
+    Cost: O(1) time and memory per entry.
+
+    Args:
+      key: PRNG key.
+      logits: floats of any shape, log-odds; -inf and +inf make a bit that is always 0 or 1.
+      shape: shape of b, to which logits broadcast; None takes that of logits.
+
+    Returns:
+      b, of that shape, in the dtype of logits; noise is drawn in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, or shape is no tuple of integers.
+      ValueError: logits do not broadcast to shape.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape)
     return _draw(key, wide).astype(dtype)
@@ -43,19 +50,27 @@ def _draw(key, logits):
 
 def _draw_probability(key, p):
     u = jax.random.uniform(key, p.shape, p.dtype)
-    # u < NaN is False: a bad logit would make a plausible 0.
+    # u < NaN is False, so that a bad logit would make a plausible 0.
     return jnp.where(jnp.isnan(p), jnp.nan, (u < p).astype(p.dtype))
 
 
 def log_prob(x, logits):
-    """Log-probability of bits.
+    """Compute the log-probability of each bit.
 
-    Value: x log p + (1 - x) log(1 - p), entry by entry, linear in x; exact in both tails; -inf
-      where x contradicts infinite logits.
+    Value: x log p + (1 - x) log(1 - p), p = sigmoid(logits), which is linear in x and exact in both
+      tails; -inf where x contradicts infinite logits.
+
     Args:
-      x: 0 or 1, broadcast with logits.
-      logits: log-odds.
-    Returns the broadcast shape, in the dtype of logits; differentiable to any order.
+      x: 0 or 1 of any dtype; broadcast with logits.
+      logits: floats, log-odds; -inf and +inf make a bit that is always 0 or 1.
+
+    Returns:
+      Nats, in the shape that x and logits broadcast to and in the dtype of logits; arithmetic is in
+      float32 or wider. Differentiable to any order.
+
+    Raises:
+      TypeError: logits are not floats.
+      ValueError: x and logits do not broadcast together.
     """
     x, wide, dtype = _arguments.broadcast_together(x, logits, name="x")
     ones = _numerics.mul_log(x, jax.nn.log_sigmoid(wide))
@@ -64,28 +79,59 @@ def log_prob(x, logits):
 
 
 def mean(logits):
-    """E[b] = sigmoid(logits), in the shape and dtype of logits."""
+    """Compute the mean of each bit.
+
+    Value: E[b] = p = sigmoid(logits).
+
+    Args:
+      logits: floats of any shape, log-odds; -inf and +inf make a bit that is always 0 or 1.
+
+    Returns:
+      p, in the shape and dtype of logits.
+
+    Raises:
+      TypeError: logits are not floats.
+    """
     wide, dtype = _arguments.parameters("logits", logits, None)
     return jax.nn.sigmoid(wide).astype(dtype)
 
 
 def entropy(logits):
-    """The entropy of a bit in nats, in the shape and dtype of logits.
+    """Compute the entropy of each bit.
 
-    Value: -p log p - (1 - p) log(1 - p), exact in both tails; 0 at infinite logits.
-    Differentiable to any order.
+    Value: -p log p - (1 - p) log(1 - p), p = sigmoid(logits), exact in both tails; 0 at infinite
+      logits.
+
+    Args:
+      logits: floats of any shape, log-odds; -inf and +inf make a bit that is always 0 or 1.
+
+    Returns:
+      Nats, in the shape and dtype of logits; differentiable to any order.
+
+    Raises:
+      TypeError: logits are not floats.
     """
     wide, dtype = _arguments.parameters("logits", logits, None)
     return _numerics.entropy(_numerics.log_bits(wide)).astype(dtype)
 
 
 def kl(logits_q, logits_p):
-    """KL divergence of two bits.
+    """Compute the KL divergence of each bit q from each bit p.
 
-    Value: q log(q / p) + (1 - q) log((1 - q) / (1 - p)), exact in both tails; +inf where q may be
-      what p never is.
-    Args: logits_q, logits_p: log-odds, broadcast together.
-    Returns nats, in the broadcast shape and the dtype of logits_p; differentiable to any order.
+    Value: q log(q / p) + (1 - q) log((1 - q) / (1 - p)), q = sigmoid(logits_q),
+      p = sigmoid(logits_p), exact in both tails; +inf where q may be what p never is.
+
+    Args:
+      logits_q: floats, log-odds; -inf and +inf make a bit that is always 0 or 1.
+      logits_p: the same for p; broadcast with logits_q.
+
+    Returns:
+      Nats, in the shape that both broadcast to and in the dtype of logits_p; differentiable to any
+      order.
+
+    Raises:
+      TypeError: logits_q or logits_p are not floats.
+      ValueError: they do not broadcast together.
     """
     _arguments.floats("logits_q", logits_q)
     q, p, dtype = _arguments.broadcast_together(logits_q, logits_p, 0, "logits_q", "logits_p")
@@ -110,14 +156,33 @@ def _neighbors(x, logits):
 
 
 def concrete(key, logits, *, temperature=0.5, shape=None):
-    """A relaxed bit in (0, 1): binary Concrete, or Gumbel-sigmoid.
+    """Sample relaxed bits in (0, 1), whose gradient is exact: binary Concrete, or Gumbel-sigmoid.
 
-    Law: z = s(y), y = (logits + L) / temperature, L ~ Logistic(0, 1); P(z > 1/2) = p at every
-      temperature, and z tends to the bit as it falls. Rounding may give exactly 0 or 1.
-    Gradient: exact, dz/dlogits = s'(y) / temperature, dz/dtemperature = -s'(y) y / temperature.
-    Bias: none for E[f(z)] under this law; biased for E[f(b)].
+    Distribution: z = sigmoid(y), y = (logits + L) / temperature, L ~ Logistic(0, 1). At every
+      temperature P(z > 1/2) = p = sigmoid(logits), and z tends to the exact bit b = 1[z > 1/2] as
+      the temperature falls. Rounding may give exactly 0 or 1.
+    Gradient: exact; dz/dlogits = sigmoid'(y) / temperature and
+      dz/dtemperature = -sigmoid'(y) y / temperature.
+    Bias: none for E[f(z)] under this distribution; present for E[f(b)].
+    Cost: one call of f; O(1) time and memory per entry.
+
+    Args:
+      key: PRNG key.
+      logits: floats of any shape, log-odds; -inf and +inf make a z that is always 0 or 1, with
+        gradient 0.
+      temperature: positive scalar, or an array of the shape of z; may be traced.
+      shape: shape of z, to which logits broadcast; None takes that of logits.
+
+    Returns:
+      z, of that shape, in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, or shape no tuple of integers.
+      ValueError: a Python or NumPy temperature is not positive (a jax.Array gives NaN), or
+        temperature or shape does not fit the shape of logits.
+
     Source: Maddison et al. 2017, arXiv:1611.00712, appendix B; Jang et al. 2017, arXiv:1611.01144.
-      Their alpha is exp(logits), lambda or tau is temperature.
+      Their alpha is exp(logits), and their lambda or tau is temperature here.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape)
     temperature = _arguments.hyperparameter("temperature", temperature, wide)
@@ -126,16 +191,28 @@ def concrete(key, logits, *, temperature=0.5, shape=None):
 
 
 def concrete_log_prob(z, logits, *, temperature):
-    """Log-density of `concrete` at z in (0, 1).
+    """Compute the log-density of `concrete` at z in (0, 1), entry by entry.
 
-    Value: log temperature - sp(d) - sp(-d) - log z - log(1 - z), d = temperature logit(z) - logits,
-      sp the softplus. z is clamped into the open interval of its dtype, so that every draw, also
-      one rounded to 0 or 1, has a finite value; the gradient is 0 where clamped.
+    Value: log temperature - softplus(d) - softplus(-d) - log z - log(1 - z), where
+      d = temperature log(z / (1 - z)) - logits; -inf outside [0, 1]. z is clamped into the open
+      interval of its dtype, so that every draw, also one that has rounded to 0 or 1, has a finite
+      value; the gradient in z is 0 where z is clamped.
+
     Args:
-      z: values in [0, 1], broadcast with logits.
-      logits: log-odds, finite: at infinite ones there is no density (-inf or NaN).
-      temperature: positive; required, so that it cannot disagree with the sampler's.
-    Returns the broadcast shape, in the dtype of logits; differentiable in all three.
+      z: floats in [0, 1]; broadcast with logits.
+      logits: finite floats, log-odds; at infinite ones there is no density (-inf or NaN).
+      temperature: positive scalar, or an array of the broadcast shape; may be traced. It is
+        required, so that it cannot disagree with that of the sampler.
+
+    Returns:
+      Nats, in the shape that z and logits broadcast to and in the dtype of logits; differentiable
+      in z, logits and temperature.
+
+    Raises:
+      TypeError: z or logits are not floats, or temperature is no number.
+      ValueError: a Python or NumPy temperature is not positive (a jax.Array gives NaN), or the
+        shapes do not broadcast together.
+
     Source: Maddison et al. 2017, arXiv:1611.00712, appendix B.
     """
     z_dtype = _arguments.floats("z", z).dtype
@@ -149,13 +226,29 @@ def concrete_log_prob(z, logits, *, temperature):
 
 
 def logit_concrete(key, logits, *, temperature=0.5, shape=None):
-    """The draw of `concrete` before the sigmoid, exact where z has rounded to 0 or 1.
+    """Sample `concrete` before its sigmoid, exact where a relaxed bit has rounded to 0 or 1.
 
-    Law: y = (logits + L) / temperature, L ~ Logistic(0, 1): Logistic(logits / temperature,
-      scale 1 / temperature). concrete(key, ...) = s(y) for the same key.
-    Gradient: exact, dy/dlogits = 1 / temperature, dy/dtemperature = -y / temperature; 0 at infinite
-      logits, where y is infinite.
-    Bias: none for E[f(y)] under this law; no estimate of E[f(b)].
+    Distribution: y = (logits + L) / temperature, L ~ Logistic(0, 1), which is the logistic
+      distribution of location logits / temperature and scale 1 / temperature. For the same key
+      concrete(key, ...) = sigmoid(y).
+    Gradient: exact; dy/dlogits = 1 / temperature and dy/dtemperature = -y / temperature.
+    Bias: none for E[f(y)] under this distribution; f(y) does not estimate E[f(b)].
+    Cost: one call of f; O(1) time and memory per entry.
+
+    Args:
+      key: PRNG key.
+      logits: floats of any shape, log-odds; infinite ones make an infinite y, with gradient 0.
+      temperature: positive scalar, or an array of the shape of y; may be traced.
+      shape: shape of y, to which logits broadcast; None takes that of logits.
+
+    Returns:
+      y, of that shape, in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, or shape no tuple of integers.
+      ValueError: a Python or NumPy temperature is not positive (a jax.Array gives NaN), or
+        temperature or shape does not fit the shape of logits.
+
     Source: Maddison et al. 2017, arXiv:1611.00712, appendix C.3.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape)
@@ -165,10 +258,27 @@ def logit_concrete(key, logits, *, temperature=0.5, shape=None):
 
 
 def logit_concrete_log_prob(y, logits, *, temperature):
-    """Log-density of `logit_concrete` at a real y, exact and finite at every finite y.
+    """Compute the log-density of `logit_concrete` at a real y, entry by entry.
 
-    Value: log temperature - sp(d) - sp(-d), d = temperature y - logits, sp the softplus.
-    Args, returns and source: as `concrete_log_prob`, with y for z and nothing clamped.
+    Value: log temperature - softplus(d) - softplus(-d), d = temperature y - logits, which is exact
+      and finite at every finite y. Nothing is clamped.
+
+    Args:
+      y: floats; broadcast with logits.
+      logits: finite floats, log-odds; at infinite ones there is no density (-inf or NaN).
+      temperature: positive scalar, or an array of the broadcast shape; may be traced. It is
+        required, so that it cannot disagree with that of the sampler.
+
+    Returns:
+      Nats, in the shape that y and logits broadcast to and in the dtype of logits; differentiable
+      in y, logits and temperature.
+
+    Raises:
+      TypeError: y or logits are not floats, or temperature is no number.
+      ValueError: a Python or NumPy temperature is not positive (a jax.Array gives NaN), or the
+        shapes do not broadcast together.
+
+    Source: Maddison et al. 2017, arXiv:1611.00712, appendix B.
     """
     y = _arguments.floats("y", y)
     y, wide, dtype = _arguments.broadcast_together(y, logits, name="y")
@@ -177,23 +287,34 @@ def logit_concrete_log_prob(y, logits, *, temperature):
 
 
 def concrete_kl(logits_q, logits_p):
-    """KL divergence of two relaxed bits of one temperature, which drops out.
+    """Compute the KL divergence of two relaxed bits of one temperature, which drops out.
 
-    Value: x coth(x / 2) - 2 at x = logits_q - logits_p: the KL of two unit logistics a distance x
-      apart. Symmetric; 0 where both are equal (and infinite alike), +inf where one is infinite.
-    Args: logits_q, logits_p: log-odds, broadcast together.
-    Returns nats, in the broadcast shape and the dtype of logits_p; differentiable to any order.
+    Value: x coth(x / 2) - 2 at x = logits_q - logits_p, the KL divergence of two unit logistics
+      whose locations are x apart. Symmetric; 0 where both are equal, infinite ones too, and
+      otherwise +inf where one is infinite.
+
+    Args:
+      logits_q: floats, log-odds of `concrete` under q.
+      logits_p: the same under p; broadcast with logits_q.
+
+    Returns:
+      Nats, in the shape that both broadcast to and in the dtype of logits_p; differentiable to any
+      order.
+
+    Raises:
+      TypeError: logits_q or logits_p are not floats.
+      ValueError: they do not broadcast together.
     """
     _arguments.floats("logits_q", logits_q)
-    q, p, dtype = _arguments.broadcast_together(logits_q, logits_p, name="logits_q")
-    # inf - inf of two bits that are sure alike.
+    q, p, dtype = _arguments.broadcast_together(logits_q, logits_p, 0, "logits_q", "logits_p")
+    # Two bits that are sure and alike would make inf - inf.
     x = jnp.where(jnp.isinf(q) & (q == p), 0, q - p)
     return _logistic_kl(x).astype(dtype)
 
 
 def _logistic_kl(x):
     c = jnp.where(jnp.abs(x) < 0.5, x * x, 0)
-    # Taylor series: below 1/2 the closed form cancels to rounding error.
+    # This is the Taylor series, because below 1/2 the closed form cancels to rounding error.
     coefficients = (1 / 6, -1 / 360, 1 / 15120, -1 / 604800, 1 / 23950080, -691 / 653837184000)
     series = c * functools.reduce(lambda acc, a: acc * c + a, reversed(coefficients))
     a = jnp.where(jnp.abs(x) < 0.5, 1, jnp.abs(x))
@@ -206,11 +327,26 @@ def _logistic_kl(x):
 
 
 def straight_through(key, logits, *, shape=None):
-    """A bit whose gradient is that of its mean.
+    """Sample exact bits that have the gradient of their mean.
 
-    Law: z = b ~ Bernoulli(p), exactly 0.0 or 1.0.
+    Distribution: z = b ~ Bernoulli(p), p = sigmoid(logits), exactly 0.0 or 1.0.
     Gradient: dz/dlogits = p (1 - p).
     Bias: none for f linear in each bit; second order otherwise.
+    Cost: one call of f; O(1) time and memory per entry.
+
+    Args:
+      key: PRNG key.
+      logits: floats of any shape, log-odds; -inf and +inf make a bit that is always 0 or 1, with
+        gradient 0.
+      shape: shape of z, to which logits broadcast; None takes that of logits.
+
+    Returns:
+      z, of that shape, in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, or shape is no tuple of integers.
+      ValueError: logits do not broadcast to shape.
+
     Source: Bengio, Leonard, Courville 2013, arXiv:1308.3432, section 5.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape)
@@ -222,14 +358,38 @@ def _straight_through_rule(g, b, logits):
 
 
 def zgr(key, logits, *, shape=None):
-    """A bit with the zero-temperature limit of the Gumbel-Rao gradient: a second-order rule.
+    """Sample exact bits with a second-order gradient that has no hyperparameter.
 
-    Law: z = b ~ Bernoulli(p), exactly 0.0 or 1.0.
-    Gradient: dz/dlogits = |b - p| / 2, which is ((b - p)^2 + p (1 - p)) / 2.
-    Bias: none for f quadratic in each bit; third order otherwise. Equal to DARN(1/2), and to
+    Distribution: z = b ~ Bernoulli(p), p = sigmoid(logits), exactly 0.0 or 1.0.
+    Gradient: dz/dlogits = |b - p| / 2, which is ((b - p)^2 + p (1 - p)) / 2: the limit of the
+      `gumbel_rao` gradient as the temperature tends to 0.
+    Bias: none for f quadratic in each bit; third order otherwise. The rule equals DARN(1/2), and
       ReinMax of the two classes.
+    Cost: one call of f; O(1) time and memory per entry.
+
+    Args:
+      key: PRNG key.
+      logits: floats of any shape, log-odds; -inf and +inf make a bit that is always 0 or 1, with
+        gradient 0.
+      shape: shape of z, to which logits broadcast; None takes that of logits.
+
+    Returns:
+      z, of that shape, in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, or shape is no tuple of integers.
+      ValueError: logits do not broadcast to shape.
+
     Source: Shekhovtsov 2023, "Cold analysis of Rao-Blackwellized straight-through Gumbel-softmax
       gradient estimator" (ZGR).
+
+    The sample carries the gradient, so that jax.grad needs nothing else:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from relaxjax import bernoulli
+    >>> loss = lambda logits: jnp.sum((bernoulli.zgr(jax.random.key(0), logits) - 0.45) ** 2)
+    >>> jax.grad(loss)(jnp.zeros(4)).shape
+    (4,)
     """
     wide, dtype = _arguments.parameters("logits", logits, shape)
     return jnp.asarray(hard(_zgr_rule, _draw(key, wide), wide), dtype)
@@ -240,13 +400,31 @@ def _zgr_rule(g, b, logits):
 
 
 def straight_through_concrete(key, logits, *, temperature=0.5, shape=None):
-    """A bit whose gradient is that of the relaxed bit drawn with the same noise.
+    """Sample exact bits that have the gradient of the relaxed bits drawn with the same noise.
 
-    Law: z = b = 1[x > 0], x = logits + L, L ~ Logistic(0, 1): Bernoulli(p) at every temperature.
-    Gradient: dz/dlogits = s'(x / temperature) / temperature; 0 in temperature, on which the law
-      does not depend.
+    Distribution: z = b = 1[x > 0], x = logits + L, L ~ Logistic(0, 1), exactly 0.0 or 1.0; this is
+      Bernoulli(p), p = sigmoid(logits), at every temperature.
+    Gradient: dz/dlogits = sigmoid'(x / temperature) / temperature; 0 for temperature, on which the
+      distribution does not depend.
     Bias: present even for linear f; it falls with the temperature while the variance grows.
-    Source: Jang et al. 2017, arXiv:1611.01144, section 2.2 (their tau is temperature).
+    Cost: one call of f; O(1) time and memory per entry.
+
+    Args:
+      key: PRNG key.
+      logits: floats of any shape, log-odds; -inf and +inf make a bit that is always 0 or 1, with
+        gradient 0.
+      temperature: positive scalar, or an array of the shape of z; may be traced.
+      shape: shape of z, to which logits broadcast; None takes that of logits.
+
+    Returns:
+      z, of that shape, in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, or shape no tuple of integers.
+      ValueError: a Python or NumPy temperature is not positive (a jax.Array gives NaN), or
+        temperature or shape does not fit the shape of logits.
+
+    Source: Jang et al. 2017, arXiv:1611.01144, section 2.2; their tau is temperature here.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape)
     temperature = _arguments.hyperparameter("temperature", temperature, wide)
@@ -255,17 +433,36 @@ def straight_through_concrete(key, logits, *, temperature=0.5, shape=None):
 
 
 def gumbel_rao(key, logits, *, temperature=0.5, num_noise=10, shape=None):
-    """A bit with the gradient of `straight_through_concrete`, averaged over noise given the bit.
+    """Sample exact bits with the gradient of `straight_through_concrete` averaged over noise.
 
-    Law: z = b ~ Bernoulli(p), exactly 0.0 or 1.0.
-    Gradient: dz/dlogits = the mean of s'(x_k / temperature) / temperature over num_noise draws of
-      x = logits + L given b, dx/dlogits = 1; 0 in temperature.
-    Bias: that of straight_through_concrete, whose expectation this has for every num_noise, with
-      less variance; zgr as the temperature tends to 0.
-    Cost: one call of f; the backward pass redraws num_noise logistic variables an entry, one after
+    Distribution: z = b ~ Bernoulli(p), p = sigmoid(logits), exactly 0.0 or 1.0.
+    Gradient: dz/dlogits = the mean over k of sigmoid'(x_k / temperature) / temperature, where x_1,
+      ..., x_num_noise are draws of x = logits + L, L ~ Logistic(0, 1), given that x > 0 just where
+      b = 1; a second derivative takes dx_k/dlogits = 1. The gradient for temperature is 0.
+    Bias: that of `straight_through_concrete`: the gradient has the same expectation at every
+      num_noise, with less variance, and tends to that of `zgr` as the temperature tends to 0.
+    Cost: one call of f; the backward pass draws num_noise logistic variables per entry, one after
       the other, so that memory does not grow with num_noise.
-    Args: num_noise: static integer >= 1.
-    Source: Paulus, Maddison, Krause 2021, arXiv:2010.04838 (their K is num_noise, tau temperature).
+
+    Args:
+      key: PRNG key.
+      logits: floats of any shape, log-odds; -inf and +inf make a bit that is always 0 or 1, with
+        gradient 0.
+      temperature: positive scalar, or an array of the shape of z; may be traced.
+      num_noise: static integer >= 1, the number of draws of noise per entry.
+      shape: shape of z, to which logits broadcast; None takes that of logits.
+
+    Returns:
+      z, of that shape, in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, num_noise no integer, or shape no
+        tuple of integers.
+      ValueError: a Python or NumPy temperature is not positive (a jax.Array gives NaN), num_noise
+        is below 1, or temperature or shape does not fit the shape of logits.
+
+    Source: Paulus, Maddison, Krause 2021, arXiv:2010.04838; their K is num_noise, and their tau is
+      temperature here.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape)
     temperature = _arguments.hyperparameter("temperature", temperature, wide)
@@ -287,22 +484,40 @@ def _gumbel_rao_rule(num_noise, g, b, logits, temperature, key):
 
 
 def _logistic_given_bit(b, logits):
-    """The map from the odds e^L of logistic noise to logits + L given that its sign is b's; no
-    rejection."""
+    """Return the map from the odds e^L of logistic noise L to a draw of logits + L given that it is
+    positive just where b = 1; no draw is rejected.
+    """
     sign = 2 * b - 1
-    # |x| = sp(sp(sign logits) + L), with one logarithm a noise. q is the other bit's probability.
+    # |x| = softplus(softplus(sign logits) + L), at one logarithm per noise variable; q is the
+    # probability of the other bit.
     log_q = jax.nn.log_sigmoid(-sign * logits)
     q = jnp.exp(log_q)
     return lambda odds: sign * (jnp.log(q + odds) - log_q)
 
 
 def stochastic_times_smooth(key, logits, *, shape=None):
-    """A bit of probability sqrt(p) times sqrt(p): a sample in {0, sqrt(p)} with mean p.
+    """Sample a bit of probability sqrt(p) times sqrt(p): a value in {0, sqrt(p)} with mean p.
 
-    Law: z = q b, q = sqrt(p), b ~ Bernoulli(q). Not 0/1.
-    Gradient: b dq/dlogits + q db/dlogits, db that of `zgr` at b's own log-odds: with b = 1
-      (3/4) q (1 - p), with b = 0 (1/4) q^2 (1 + q).
-    Bias: none for E[f(z)] under this law and f quadratic in each entry; third order otherwise.
+    Distribution: z = q b, q = sqrt(p), p = sigmoid(logits), b ~ Bernoulli(q). z is not 0/1.
+    Gradient: dz/dlogits = b dq/dlogits + q db/dlogits, where db follows the rule of `zgr` at b's
+      own log-odds: (3/4) q (1 - p) where b = 1, and (1/4) q^2 (1 + q) where b = 0.
+    Bias: none for E[f(z)] under this distribution and f quadratic in each entry; third order
+      otherwise.
+    Cost: one call of f; O(1) time and memory per entry.
+
+    Args:
+      key: PRNG key.
+      logits: floats of any shape, log-odds of p; -inf and +inf make a z that is always 0 or 1, with
+        gradient 0.
+      shape: shape of z, to which logits broadcast; None takes that of logits.
+
+    Returns:
+      z, of that shape, in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, or shape is no tuple of integers.
+      ValueError: logits do not broadcast to shape.
+
     Source: Bengio, Leonard, Courville 2013, arXiv:1308.3432, section 4. Their rule keeps the first
       term alone, which is half the gradient of a linear f.
     """
@@ -318,7 +533,8 @@ def _stochastic_times_smooth(b, logits):
 
 def _stochastic_times_smooth_fwd(b, logits):
     q = _numerics.sqrt_sigmoid(logits)
-    # log q - log(1 - q), the log-odds of b, whose own second derivative is zgr's.
+    # These are the log-odds of b, log q - log(1 - q). A second derivative gives the b in the
+    # residuals the rule of zgr.
     log_odds = jax.nn.log_sigmoid(logits) / 2 + jax.nn.softplus(logits) + jnp.log1p(q)
     return _stochastic_times_smooth(b, logits), (hard(_zgr_rule, b, log_odds), logits)
 
@@ -334,13 +550,22 @@ _stochastic_times_smooth.defvjp(_stochastic_times_smooth_fwd, _stochastic_times_
 
 
 def stochastic_times_smooth_log_prob(z, logits):
-    """Log-probability of `stochastic_times_smooth` at 0 and at q = sqrt(p).
+    """Compute the log-probability of `stochastic_times_smooth` at 0 and at q = sqrt(p).
 
-    Value: log(1 - q) at 0, log q within a rounding of q, -inf elsewhere; exact in both tails.
+    Value: log(1 - q) at z = 0, log q where |z - q| <= 4 eps q, with the eps of the dtype of z, and
+      -inf elsewhere; exact in both tails. p = sigmoid(logits).
+
     Args:
-      z: 0 or q, broadcast with logits.
-      logits: log-odds of p.
-    Returns the broadcast shape, in the dtype of logits; differentiable in logits.
+      z: floats, 0 or q; broadcast with logits.
+      logits: floats, log-odds of p; -inf and +inf make a z that is always 0 or 1.
+
+    Returns:
+      Nats, in the shape that z and logits broadcast to and in the dtype of logits; differentiable
+      in logits.
+
+    Raises:
+      TypeError: z or logits are not floats.
+      ValueError: z and logits do not broadcast together.
     """
     z_dtype = _arguments.floats("z", z).dtype
     z, wide, dtype = _arguments.broadcast_together(z, logits)
@@ -351,9 +576,9 @@ def stochastic_times_smooth_log_prob(z, logits):
 
 
 def _distance(b, p, rest):
-    """|b - p| of a bit b, from p and rest = 1 - p, without the cancellation of that difference."""
+    """Compute |b - p| for a bit b from p and rest = 1 - p, without the cancellation of b - p."""
     bit = jax.lax.stop_gradient(b)
-    # The last term is 0; it carries the derivative in b.
+    # The last term is 0 and carries the derivative in b.
     return bit * rest + (1 - bit) * p + (2 * bit - 1) * (b - bit)
 
 
@@ -363,6 +588,10 @@ def _logistic_noise(key, logits):
 
 def _bit_of(noise, logits):
     return _numerics.indicator(logits + noise)
+
+
+def _free(noise, logits):
+    return logits + noise
 
 
 def _free_given_bit(noise, b, logits):
@@ -384,7 +613,7 @@ family = Family(
     relaxation=Relaxation(
         noise=_logistic_noise,
         hard=_bit_of,
-        free=jnp.add,
+        free=_free,
         given=_free_given_bit,
         relax=_rules.tempered_sigmoid,
     ),

@@ -1,4 +1,7 @@
-"""One table of every estimator, which the tests, the docs, the benchmarks and the example read."""
+"""One table of every estimator, which the tests, the docs, the benchmarks and the example read.
+
+Start with `estimator`, which gives a row of it by name.
+"""
 
 import difflib
 import functools
@@ -28,20 +31,20 @@ from relaxjax.families import Family
 
 
 class Estimator(NamedTuple):
-    """A row of the catalog.
+    """One row of the catalog.
 
     Fields:
       estimate: (key, f, logits, **hyperparameters) -> scalar, whose value estimates E[f] and whose
-        gradient in logits is the estimator. logits are the law's parameter, also where it is called
-        mean or log_rate. f takes one whole sample and returns a scalar; batch over data with
-        jax.vmap.
-      family: the discrete law, for subsets the function of k that gives it; None where the law is
-        not discrete or has no Family (top_k). That of correlated bits is the law of the default,
-        no correlation.
-      kind: "pathwise" (the sample carries the gradient) or "score" (the loss does).
-      hyperparameters: their defaults; None is filled from the shape of logits.
-      unbiased: whether the gradient is unbiased for E[f] under the discrete law.
-      discrete_forward: whether f sees samples of the discrete law itself.
+        gradient in logits is the estimator. logits are the parameter of the distribution, also
+        where it is called mean or log_rate. f takes one whole sample and returns a scalar; batch
+        over data with jax.vmap.
+      family: the discrete `Family`, for subsets the function of k that gives it; None where the
+        distribution is not discrete or has no Family here (top_k). That of correlated bits is the
+        distribution of the default, which has no correlation.
+      kind: "pathwise" (the sample carries the gradient) or "score" (the loss carries it).
+      hyperparameters: their defaults; None is filled in from the shape of logits.
+      unbiased: whether the gradient is unbiased for E[f] under the discrete distribution.
+      discrete_forward: whether f sees samples of the discrete distribution itself.
       evaluations: (shape of logits, hyperparameters) -> calls of f.
       aliases: other names in the literature.
       reference: the source.
@@ -62,7 +65,7 @@ class Estimator(NamedTuple):
 
 
 def _defaults(function, *names):
-    """Those of its keyword arguments that have one, but for the given names."""
+    """The keyword arguments of function that have a default, but for the given names."""
     parameters = inspect.signature(function).parameters.values()
     return {
         p.name: p.default
@@ -74,8 +77,11 @@ def _defaults(function, *names):
 def _pathwise(
     sampler, reference, *aliases, family=None, discrete_forward=False, fill=None, **invented
 ):
-    """The row of a sampler; invented are defaults for what it requires, and fill, if given, is the
-    sampler with None among these filled from the shape of logits."""
+    """The name and the row of a sampler.
+
+    Invented are defaults for what the sampler requires; fill, if given, is the sampler with those
+    that are None filled in from the shape of logits.
+    """
     draw = fill or sampler
 
     def estimate(key, f, logits, **hyperparameters):
@@ -96,7 +102,7 @@ def _pathwise(
 
 
 def _filled(sampler):
-    """The sampler of correlated bits, without correlation where it is given None."""
+    """The sampler of correlated bits, which are uncorrelated where correlation_tril is None."""
 
     def sample(key, logits, *, correlation_tril, **hyperparameters):
         if correlation_tril is None:
@@ -363,7 +369,7 @@ _SCORE: dict[str, Estimator] = (
 
 
 def _by_law(rows):
-    """The rows of one law together, the laws in the order of their first rows."""
+    """The rows with those of one law together, and the laws in the order of their first rows."""
     laws = list(dict.fromkeys(name.split("/")[0] for name in rows))
     return dict(sorted(rows.items(), key=lambda item: laws.index(item[0].split("/")[0])))
 
@@ -372,16 +378,22 @@ ESTIMATORS: dict[str, Estimator] = _by_law(_PATHWISE | _SCORE)
 
 
 def estimator(name, **hyperparameters):
-    """The estimator of that name, with some of its hyperparameters set.
+    """Return the estimator of that name, with some of its hyperparameters set.
 
     Args:
       name: a key of `catalog.ESTIMATORS`, such as "categorical/reinmax".
-      **hyperparameters: replace the row's defaults; real ones may be traced.
-    Returns (key, f, logits) -> scalar. The value estimates E[f] and the gradient in logits is the
-      estimator; the gradient in whatever f closes over is the ordinary one. f takes one whole
-      sample, shaped as logits, and returns a scalar.
-    Errors: ValueError for an unknown name and TypeError for an unknown hyperparameter, each with
-      the nearest valid names; TypeError, when called, where f does not return a float scalar.
+      **hyperparameters: values that replace the row's defaults; real ones may be traced.
+
+    Returns:
+      A function (key, f, logits) -> scalar. The value estimates E[f] and the gradient in logits is
+      the estimator; the gradient in whatever f closes over is the ordinary one. f takes one whole
+      sample, shaped as logits, and returns a float scalar.
+
+    Raises:
+      ValueError: the name is unknown; the error gives the nearest ones. When the estimator is
+        called: f returns an array that is no scalar.
+      TypeError: a hyperparameter is unknown; the error gives the valid ones. When the estimator is
+        called: f returns no float.
 
     >>> import jax, jax.numpy as jnp
     >>> estimate = estimator("categorical/zgr")
@@ -400,12 +412,12 @@ def estimator(name, **hyperparameters):
 
 
 def _nearest(name):
-    """The rows that name may have meant, by their own names or by another in the literature."""
+    """The rows that name may have meant, by their own names or by others in the literature."""
     spelled: dict[str, list[str]] = {}
     for key, row in ESTIMATORS.items():
         for spelling in (key, key.split("/")[1], *row.aliases):
             spelled.setdefault(spelling.lower(), []).append(key)
-    # "categorical/arm" means arm, of whatever law has it.
+    # "categorical/arm" means arm, whichever law has it.
     close = [name.lower().split("/")[-1], *difflib.get_close_matches(name.lower(), spelled, n=3)]
     keys = dict.fromkeys(key for spelling in close for key in spelled.get(spelling, ()))
     return "one of " + ", ".join(keys or ESTIMATORS)

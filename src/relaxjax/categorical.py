@@ -1,18 +1,11 @@
 """One of C classes with probabilities p = softmax(logits), and the gradients that it can carry.
 
-Start with `reinmax`: exactly one-hot forward, unbiased for an f that is quadratic in each
-variable's one-hot, no hyperparameter to tune. `gumbel_softmax` relaxes the one-hot itself.
+Start with `reinmax`: its sample is exactly one-hot, its gradient is unbiased for an f that is
+quadratic in each variable's one-hot, and it has no hyperparameter to tune. `gumbel_softmax` relaxes
+the one-hot itself.
 
-Throughout: `key` is a PRNG key; `logits` are unnormalized log-probabilities (..., C), leading axes
-independent variables, -inf a masked class of probability 0 and gradient exactly 0; a row that is
-masked throughout, or has a NaN or +inf, gives NaN. A hyperparameter is a positive scalar or has the
-batch shape, may be traced, and raises ValueError when a Python or NumPy number is out of range (a
-jax.Array gives NaN). `shape` is the batch shape of the result, without the axis of classes; None
-takes that of logits. Results are (*shape, C) in the dtype of logits; arithmetic and noise are in
-float32 or wider. Integer logits raise TypeError, missing axes and a shape that logits do not
-broadcast to ValueError. Every sampler serves one call of f and costs O(C) time and memory a
-variable unless it says otherwise. In the formulas d is the drawn one-hot, g the incoming cotangent,
-J(x) = diag(x) - x x^T; second derivatives follow by applying the stated rule to every d in it.
+Classes are the last axis, and the axes before it are independent variables. A second derivative of
+an exact one-hot d follows by applying the stated rule to every d in that rule again.
 """
 
 import functools
@@ -30,14 +23,29 @@ from relaxjax.families import Family, Relaxation, joint_support, total
 
 
 def sample(key, logits, *, shape=None):
-    """A one-hot draw without a gradient; the draw under every hard estimator of this module but
-    straight_through_gumbel_softmax.
+    """Sample an exact one-hot vector without a gradient.
 
-    Law: d ~ Categorical(p), entries exactly 0.0 and 1.0. By inversion from one uniform a draw,
-      which measured faster than Gumbel noise at every C from 2 to 1024 (benchmarks/speed.py). A
-      float32 uniform has steps of 2^-23: the total variation from p is 2e-7 at C = 10, 2e-5 at
-      C = 1,000, 1e-3 at C = 50,000, and a class below 1e-7 may never be drawn.
+    Distribution: d ~ Categorical(p), p = softmax(logits); entries exactly 0.0 and 1.0. The draw
+      inverts the cumulative sum of p at one uniform number, and so does every hard estimator of
+      this module but `straight_through_gumbel_softmax`. A float32 uniform has steps of 2^-23, so
+      that the total variation from p is 2e-7 at C = 10, 2e-5 at C = 1,000 and 1e-3 at C = 50,000,
+      and a class below 1e-7 may never be drawn.
     Gradient: 0.
+    Cost: O(C) time and memory per draw; measured faster than Gumbel noise at every C from 2 to 1024
+      (benchmarks/speed.py).
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, which is never
+        drawn. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      shape: batch shape of d, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      d, of shape (*shape, C), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, or shape is no tuple of integers.
+      ValueError: logits have no axis of classes, or their batch shape does not broadcast to shape.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     return _draw(key, wide).astype(dtype)
@@ -50,19 +58,20 @@ def _draw(key, logits):
 
 @jax.jit
 def _draw_from(u, logits):
-    """The first class whose cumulative weight exceeds the share u, in [0, 1), of the total."""
+    """Draw the first class whose cumulative weight exceeds the share u, in [0, 1), of the total."""
     classes = logits.shape[-1]
     if classes <= _numerics.SHORT:
         weights = _numerics.computed_once(jnp.exp(logits - _numerics.row_max(logits)))
-        # Summed one after the other, the sums never fall: those that t has passed can be counted.
+        # Sums taken one after the other never fall, so that those that t has passed can be counted.
         *cumulative, total = itertools.accumulate(_numerics.columns(weights))
         t = _numerics.computed_once(u * total)
         zero = jnp.zeros_like(t, jnp.int32)
         index = sum(((c <= t).astype(jnp.int32) for c in cumulative), zero)[..., 0]
     else:
         p = jax.nn.softmax(logits)
-        # A parallel sum may fall by rounding: hence the first class that exceeds t, not a count,
-        # the largest sum as the total, and 0 at a masked class, which must not exceed t.
+        # A parallel sum may fall by rounding. Hence the code takes the first class that exceeds t
+        # and no count, the largest sum as the total, and 0 at a masked class, which must not
+        # exceed t.
         cumulative = jnp.where(p > 0, jnp.cumsum(p, axis=-1), 0)
         total = jnp.max(cumulative, axis=-1, keepdims=True)
         index = jnp.argmax(cumulative > u * total, axis=-1)
@@ -70,41 +79,86 @@ def _draw_from(u, logits):
 
 
 def log_prob(x, logits):
-    """Log-probability of one-hots.
+    """Compute the log-probability of a one-hot vector.
 
-    Value: sum_i x_i log p_i, linear in x; -inf where x holds a masked class.
+    Value: sum_i x_i log p_i, p = softmax(logits), which is linear in x; -inf where x holds a masked
+      class.
+
     Args:
-      x: (..., C) one-hot, broadcast with logits.
-      logits: (..., C).
-    Returns the broadcast batch shape, in the dtype of logits; differentiable to any order.
+      x: (..., C) one-hot, of any dtype; broadcast with logits.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class. A row that is
+        masked throughout, or has a NaN or +inf, gives NaN.
+
+    Returns:
+      Nats, in the batch shape that x and logits broadcast to and in the dtype of logits; arithmetic
+      is in float32 or wider. Differentiable to any order.
+
+    Raises:
+      TypeError: logits are not floats.
+      ValueError: logits have no axis of classes, or x and logits do not broadcast together.
     """
     x, wide, dtype = _arguments.broadcast_together(x, logits, event_ndim=1, name="x")
     return jnp.sum(_numerics.mul_log(x, jax.nn.log_softmax(wide)), axis=-1).astype(dtype)
 
 
 def mean(logits):
-    """E[d] = softmax(logits), in the shape and dtype of logits."""
+    """Compute the mean of a one-hot vector, which holds the probabilities.
+
+    Value: E[d] = p = softmax(logits).
+
+    Args:
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose p is 0. A
+        row that is masked throughout, or has a NaN or +inf, gives NaN.
+
+    Returns:
+      p, in the shape and dtype of logits.
+
+    Raises:
+      TypeError: logits are not floats.
+      ValueError: logits have no axis of classes.
+    """
     wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
     return _numerics.softmax(wide).astype(dtype)
 
 
 def entropy(logits):
-    """The entropy of a class in nats, in the batch shape and dtype of logits.
+    """Compute the entropy of a class.
 
-    Value: -sum_i p_i log p_i; a masked class contributes 0. Differentiable to any order.
+    Value: -sum_i p_i log p_i, p = softmax(logits); a masked class contributes 0.
+
+    Args:
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class. A row that is
+        masked throughout, or has a NaN or +inf, gives NaN.
+
+    Returns:
+      Nats, in the batch shape and dtype of logits; differentiable to any order.
+
+    Raises:
+      TypeError: logits are not floats.
+      ValueError: logits have no axis of classes.
     """
     wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
     return _numerics.entropy(jax.nn.log_softmax(wide)).astype(dtype)
 
 
 def kl(logits_q, logits_p):
-    """KL divergence of two categoricals.
+    """Compute the KL divergence of a categorical distribution q from another, p.
 
-    Value: sum_i q_i log(q_i / p_i); a class masked in q contributes 0, one that is masked in p
-      alone +inf.
-    Args: logits_q, logits_p: (..., C), broadcast together.
-    Returns nats, in the broadcast batch shape and the dtype of logits_p; differentiable to any
-      order.
+    Value: sum_i q_i log(q_i / p_i), q = softmax(logits_q), p = softmax(logits_p). A class that is
+      masked in q contributes 0, and one that is masked in p alone +inf.
+
+    Args:
+      logits_q: (..., C) floats, unnormalized log-probabilities; -inf masks a class. A row that is
+        masked throughout, or has a NaN or +inf, gives NaN.
+      logits_p: the same for p; broadcast with logits_q.
+
+    Returns:
+      Nats, in the batch shape that both broadcast to and in the dtype of logits_p; differentiable
+      to any order.
+
+    Raises:
+      TypeError: logits_q or logits_p are not floats.
+      ValueError: they have no axis of classes, or do not broadcast together.
     """
     _arguments.floats("logits_q", logits_q, event_ndim=1)
     q, p, dtype = _arguments.broadcast_together(logits_q, logits_p, 1, "logits_q", "logits_p")
@@ -132,15 +186,33 @@ def _neighbors(x, logits):
 
 
 def gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
-    """A relaxed one-hot in the simplex: Concrete, or Gumbel-softmax.
+    """Sample a relaxed one-hot vector with an exact gradient: Concrete, or Gumbel-softmax.
 
-    Law: z = softmax((logits + G) / temperature), G_i ~ Gumbel; P(arg-max z = i) = p_i at every
-      temperature. Rounding may give exactly 0 or 1.
-    Gradient: exact. With h = J(z) g, to logits h / temperature and to temperature
-      -sum_i h_i log z_i / temperature: z alone is kept, no noise.
-    Bias: none for E[f(z)] under this law; biased for E[f(d)].
+    Distribution: z = softmax((logits + G) / temperature), in the simplex, G_i ~ Gumbel(0, 1). At
+      every temperature P(arg-max z = i) = p_i, p = softmax(logits). Rounding may give exactly 0 or
+      1.
+    Gradient: exact. With g the gradient in z, J(z) = diag(z) - z z^T and h = J(z) g:
+      h / temperature for logits and -sum_i h_i log z_i / temperature for temperature.
+    Bias: none for E[f(z)] under this distribution; present for E[f(d)] of the exact one-hot d.
+    Cost: one call of f; O(C) time and memory per draw. The backward pass keeps z and no noise.
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose z and
+        gradient are 0. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, or shape no tuple of integers.
+      ValueError: logits have no axis of classes, a Python or NumPy temperature is not positive (a
+        jax.Array gives NaN), or temperature or shape does not fit the batch shape.
+
     Source: Maddison et al. 2017, arXiv:1611.00712, eq. 10; Jang et al. 2017, arXiv:1611.01144,
-      eq. 2. Their log alpha or log pi is logits, lambda or tau temperature.
+      eq. 2. Their log alpha or log pi is logits, and their lambda or tau is temperature here.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
@@ -149,17 +221,30 @@ def gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
 
 
 def gumbel_softmax_log_prob(z, logits, *, temperature):
-    """Log-density of `gumbel_softmax` at z in the simplex.
+    """Compute the log-density of `gumbel_softmax` at z in the simplex.
 
-    Value: lgamma(n) + (n - 1) log temperature + sum_i (a_i - log z_i) - n lse(a), with
-      a = logits - temperature log z, over the n unmasked classes; 0 at n = 1; -inf where a masked
-      class has z > 0. The density in any n - 1 of the n entries of z. z is clamped to its dtype's
-      smallest normal number, so that every draw has a finite value; gradient 0 where clamped.
+    Value: lgamma(n) + (n - 1) log temperature + sum_i (a_i - log z_i) - n lse(a), where
+      a = logits - temperature log z, lse is log-sum-exp, and all run over the n unmasked classes; 0
+      at n = 1; -inf where a masked class has z > 0, or an entry is negative. It is the density in
+      any n - 1 of the n entries of z. z is clamped to the smallest normal number of its dtype, so
+      that every draw has a finite value; the gradient in z is 0 where z is clamped.
+
     Args:
-      z: (..., C), rows that sum to 1, broadcast with logits.
-      logits: (..., C).
-      temperature: positive; required, so that it cannot disagree with the sampler's.
-    Returns the broadcast batch shape, in the dtype of logits; differentiable in all three.
+      z: (..., C) floats, rows that sum to 1; broadcast with logits.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class. A row that is
+        masked throughout, or has a NaN or +inf, gives NaN.
+      temperature: positive scalar, or an array of the broadcast batch shape; may be traced. It is
+        required, so that it cannot disagree with that of the sampler.
+
+    Returns:
+      Nats, in the batch shape that z and logits broadcast to and in the dtype of logits;
+      differentiable in z, logits and temperature.
+
+    Raises:
+      TypeError: z or logits are not floats, or temperature is no number.
+      ValueError: z or logits have no axis of classes, a Python or NumPy temperature is not positive
+        (a jax.Array gives NaN), or the shapes do not broadcast together.
+
     Source: Maddison et al. 2017, arXiv:1611.00712, eq. 23.
     """
     z_dtype = _arguments.floats("z", z, event_ndim=1).dtype
@@ -174,7 +259,7 @@ def gumbel_softmax_log_prob(z, logits, *, temperature):
 
 
 def _log_density(log_z, logits, temperature):
-    """The density of log z's differences, from log z that is finite everywhere."""
+    """Compute the log-density of the differences of log z, from log z that is finite everywhere."""
     masked = logits == -jnp.inf
     n = jnp.sum(~masked, axis=-1).astype(logits.dtype)
     a = jnp.where(masked, 0, logits) - temperature * log_z
@@ -186,12 +271,31 @@ def _log_density(log_z, logits, temperature):
 
 
 def log_gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
-    """The logarithm of `gumbel_softmax`, exact where an entry of that has rounded to 0 or 1.
+    """Sample the logarithm of `gumbel_softmax`, exact where an entry of z has rounded to 0 or 1.
 
-    Law: u = log z of the same key; rows have lse(u) = 0; -inf in a masked class.
-    Gradient: exact. With e = g - z sum_i g_i over unmasked classes, to logits e / temperature and
-      to temperature -sum_i e_i u_i / temperature; g in a masked class is dropped.
-    Bias: none for E[f(u)] under this law; no estimate of E[f(d)].
+    Distribution: u = log z, z the draw of `gumbel_softmax` for the same key; rows have
+      log sum_i exp(u_i) = 0; -inf in a masked class.
+    Gradient: exact. With g the gradient in u, z = exp(u) and e = g - z sum_i g_i over the unmasked
+      classes: e / temperature for logits and -sum_i e_i u_i / temperature for temperature. g in a
+      masked class is dropped.
+    Bias: none for E[f(u)] under this distribution; f(u) does not estimate E[f(d)].
+    Cost: one call of f; O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose u is -inf
+        and gradient 0. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: batch shape of u, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      u, of shape (*shape, C), in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, or shape no tuple of integers.
+      ValueError: logits have no axis of classes, a Python or NumPy temperature is not positive (a
+        jax.Array gives NaN), or temperature or shape does not fit the batch shape.
+
     Source: Maddison et al. 2017, arXiv:1611.00712, appendix C.3 (ExpConcrete).
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
@@ -201,14 +305,30 @@ def log_gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
 
 
 def log_gumbel_softmax_log_prob(log_z, logits, *, temperature):
-    """Log-density of `log_gumbel_softmax`, exact at any temperature.
+    """Compute the log-density of `log_gumbel_softmax`, which is exact at any temperature.
 
-    Value: lgamma(n) + (n - 1) log temperature + sum_i a_i - n lse(a), with
-      a = logits - temperature log z, over the n unmasked classes; -inf where a masked class has a
-      finite log z. The density in the n - 1 differences log z_i - log z_j to any one entry j, not
-      in n - 1 of the entries themselves.
-    Args, returns and source: as `gumbel_softmax_log_prob`, with log_z (normalized: lse(log z) = 0)
-      for z and nothing clamped.
+    Value: lgamma(n) + (n - 1) log temperature + sum_i a_i - n lse(a), where
+      a = logits - temperature log_z, lse is log-sum-exp, and all run over the n unmasked classes;
+      -inf where a masked class has a finite log_z. It is the density in the n - 1 differences log
+      z_i - log z_j to any one entry j, not in n - 1 of the entries themselves. Nothing is clamped.
+
+    Args:
+      log_z: (..., C) floats, normalized: lse(log_z) = 0; broadcast with logits.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class. A row that is
+        masked throughout, or has a NaN or +inf, gives NaN.
+      temperature: positive scalar, or an array of the broadcast batch shape; may be traced. It is
+        required, so that it cannot disagree with that of the sampler.
+
+    Returns:
+      Nats, in the batch shape that log_z and logits broadcast to and in the dtype of logits;
+      differentiable in log_z, logits and temperature.
+
+    Raises:
+      TypeError: log_z or logits are not floats, or temperature is no number.
+      ValueError: log_z or logits have no axis of classes, a Python or NumPy temperature is not
+        positive (a jax.Array gives NaN), or the shapes do not broadcast together.
+
+    Source: Maddison et al. 2017, arXiv:1611.00712, eq. 23.
     """
     _arguments.floats("log_z", log_z, event_ndim=1)
     log_z, wide, dtype = _arguments.broadcast_together(log_z, logits, event_ndim=1, name="log_z")
@@ -223,12 +343,30 @@ def log_gumbel_softmax_log_prob(log_z, logits, *, temperature):
 
 
 def straight_through(key, logits, *, temperature=1.0, shape=None):
-    """A one-hot draw whose gradient is that of a softmax.
+    """Sample an exact one-hot vector that has the gradient of a softmax.
 
-    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
-    Gradient: J(q) g / temperature, q = softmax(logits / temperature); 0 in temperature.
+    Distribution: z = d ~ Categorical(p), p = softmax(logits); entries exactly 0.0 and 1.0.
+    Gradient: J(q) g / temperature for logits and 0 for temperature, where g is the gradient in z,
+      J(q) = diag(q) - q q^T and q = softmax(logits / temperature).
     Bias: at temperature 1 none for f linear in each variable's z, second order otherwise; at
       another temperature present even for linear f.
+    Cost: one call of f; O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose z and
+        gradient are 0. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, or shape no tuple of integers.
+      ValueError: logits have no axis of classes, a Python or NumPy temperature is not positive (a
+        jax.Array gives NaN), or temperature or shape does not fit the batch shape.
+
     Source: Bengio, Leonard, Courville 2013, arXiv:1308.3432, section 5, for one-hots.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
@@ -242,13 +380,31 @@ def _straight_through_rule(g, d, logits, temperature):
 
 
 def straight_through_gumbel_softmax(key, logits, *, temperature=0.5, shape=None):
-    """A one-hot draw whose gradient is that of the relaxed one drawn with the same noise.
+    """Sample an exact one-hot vector that has the gradient of a relaxed one of the same noise.
 
-    Law: z = one-hot of arg-max(x), x = logits + G, G_i ~ Gumbel: Categorical(p) at every
-      temperature, entries exactly 0.0 and 1.0.
-    Gradient: J(y) g / temperature, y = softmax(x / temperature); 0 in temperature.
+    Distribution: z = the one-hot of arg-max(x), x = logits + G, G_i ~ Gumbel(0, 1); entries exactly
+      0.0 and 1.0. This is Categorical(softmax(logits)) at every temperature.
+    Gradient: J(y) g / temperature for logits and 0 for temperature, where g is the gradient in z,
+      J(y) = diag(y) - y y^T and y = softmax(x / temperature).
     Bias: present even for linear f; it falls with the temperature while the variance grows.
-    Source: Jang et al. 2017, arXiv:1611.01144, section 2.2 (their tau is temperature).
+    Cost: one call of f; O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose z and
+        gradient are 0. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, or shape no tuple of integers.
+      ValueError: logits have no axis of classes, a Python or NumPy temperature is not positive (a
+        jax.Array gives NaN), or temperature or shape does not fit the batch shape.
+
+    Source: Jang et al. 2017, arXiv:1611.01144, section 2.2; their tau is temperature here.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
@@ -259,15 +415,34 @@ def straight_through_gumbel_softmax(key, logits, *, temperature=0.5, shape=None)
 def decoupled_straight_through(
     key, logits, *, forward_temperature=1.0, backward_temperature=1.0, shape=None
 ):
-    """Straight-through with one temperature for the law and another for the gradient.
+    """Sample an exact one-hot vector at one temperature, with the gradient of a softmax at another.
 
-    Law: z = d ~ Categorical(softmax(logits / forward_temperature)), entries exactly 0.0 and 1.0.
-    Gradient: to logits h = J(q) g / backward_temperature, q = softmax(logits /
-      backward_temperature); to forward_temperature, on which the law depends through
-      logits / forward_temperature, -sum_i h_i logits_i / forward_temperature; 0 in
-      backward_temperature.
-    Bias: with equal temperatures none for f linear in each variable's z; otherwise present even
-      for linear f.
+    Distribution: z = d ~ Categorical(softmax(logits / forward_temperature)); entries exactly 0.0
+      and 1.0.
+    Gradient: h = J(q) g / backward_temperature for logits, where g is the gradient in z,
+      J(q) = diag(q) - q q^T and q = softmax(logits / backward_temperature);
+      -sum_i h_i logits_i / forward_temperature for forward_temperature, since the distribution
+      depends on logits / forward_temperature alone; 0 for backward_temperature.
+    Bias: with equal temperatures none for f linear in each variable's z; otherwise present even for
+      linear f.
+    Cost: one call of f; O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose z and
+        gradient are 0. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      forward_temperature: positive scalar, or an array of the batch shape; may be traced.
+      backward_temperature: the same.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, a temperature is no number, or shape no tuple of integers.
+      ValueError: logits have no axis of classes, a Python or NumPy temperature is not positive (a
+        jax.Array gives NaN), or a temperature or shape does not fit the batch shape.
+
     Source: Shah et al. 2024, arXiv:2410.13331, second version: the two temperatures share no noise.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
@@ -288,14 +463,35 @@ def _decoupled_rule(g, d, logits, forward, backward):
 
 
 def gapped_straight_through(key, logits, *, temperature=1.0, gap=1.0, shape=None):
-    """A one-hot draw whose gradient is that of a softmax pushed, without noise, to its class.
+    """Sample an exact one-hot vector with the gradient of a softmax pushed to the drawn class.
 
-    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
-    Gradient: J(y) g / temperature, y = softmax(x / temperature); x is max(logits) at the drawn
-      class, min(logits, max(logits) - gap) at the others, dx/dlogits = 1; 0 in temperature, gap.
-    Bias: present even for linear f; no noise but the draw's, hence a low variance.
-    Args: gap: a nonnegative number, in units of logits.
-    Source: Fan et al. 2022, arXiv:2206.07235, with x = logits + m1 - m2 of their algorithm.
+    Distribution: z = d ~ Categorical(softmax(logits)); entries exactly 0.0 and 1.0.
+    Gradient: J(y) g / temperature for logits and 0 for temperature and gap, where g is the gradient
+      in z, J(y) = diag(y) - y y^T and y = softmax(x / temperature). x is max(logits) at the drawn
+      class and min(logits, max(logits) - gap) at the others; a second derivative takes
+      dx/dlogits = 1.
+    Bias: present even for linear f. The push uses no noise of its own, so that the variance is low.
+    Cost: one call of f; O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose z and
+        gradient are 0. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      gap: nonnegative scalar, or an array of the batch shape, in units of logits; may be traced.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature or gap is no number, or shape no tuple of
+        integers.
+      ValueError: logits have no axis of classes, a Python or NumPy temperature is not positive or
+        gap negative (a jax.Array gives NaN), or temperature, gap or shape does not fit the batch
+        shape.
+
+    Source: Fan et al. 2022, arXiv:2206.07235; x is logits + m1 - m2 of their algorithm.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
@@ -312,14 +508,32 @@ def _gapped_rule(g, d, logits, temperature, gap):
 
 
 def reinmax(key, logits, *, temperature=1.0, shape=None):
-    """A one-hot draw with the ReinMax gradient, a second-order straight-through.
+    """Sample an exact one-hot vector with a second-order straight-through gradient.
 
-    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
-    Gradient: 2 J(m) g - J(p) g / 2, m = (d + softmax(logits / temperature)) / 2; 0 in temperature.
+    Distribution: z = d ~ Categorical(p), p = softmax(logits); entries exactly 0.0 and 1.0.
+    Gradient: 2 J(m) g - J(p) g / 2 for logits and 0 for temperature, where g is the gradient in z,
+      J(x) = diag(x) - x x^T and m = (d + softmax(logits / temperature)) / 2.
     Bias: at temperature 1 none for f quadratic in each variable's z, third order otherwise; at
       another temperature present even for linear f.
-    Source: Liu et al. 2023, arXiv:2304.08612, algorithm 2; its theta, tau, pi_0, (pi_1 + D) / 2 are
-      logits, temperature, p, m.
+    Cost: one call of f; O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose z and
+        gradient are 0. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, or shape no tuple of integers.
+      ValueError: logits have no axis of classes, a Python or NumPy temperature is not positive (a
+        jax.Array gives NaN), or temperature or shape does not fit the batch shape.
+
+    Source: Liu et al. 2023, arXiv:2304.08612, algorithm 2; its theta, tau, pi_0 and (pi_1 + D) / 2
+      are logits, temperature, p and m here.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
@@ -333,12 +547,28 @@ def _reinmax_rule(g, d, logits, temperature):
 
 
 def zgr(key, logits, *, shape=None):
-    """A one-hot draw with the zero-temperature limit of the Gumbel-Rao gradient.
+    """Sample an exact one-hot vector with a second-order gradient that has no hyperparameter.
 
-    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
-    Gradient: (J(p) g + (d - p) <d - p, g>) / 2.
-    Bias: none for f quadratic in each variable's z, third order otherwise. The gradient of reinmax
-      at temperature 1.
+    Distribution: z = d ~ Categorical(p), p = softmax(logits); entries exactly 0.0 and 1.0.
+    Gradient: (J(p) g + (d - p) <d - p, g>) / 2 for logits, where g is the gradient in z and
+      J(p) = diag(p) - p p^T: the limit of the `gumbel_rao` gradient as the temperature tends to 0.
+    Bias: none for f quadratic in each variable's z, third order otherwise. The gradient is that of
+      `reinmax` at temperature 1.
+    Cost: one call of f; O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose z and
+        gradient are 0. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, or shape is no tuple of integers.
+      ValueError: logits have no axis of classes, or their batch shape does not broadcast to shape.
+
     Source: Shekhovtsov 2023, "Cold analysis of Rao-Blackwellized straight-through Gumbel-softmax
       gradient estimator" (ZGR).
     """
@@ -354,17 +584,38 @@ def _zgr_rule(g, d, logits):
 
 
 def gumbel_rao(key, logits, *, temperature=0.5, num_noise=10, shape=None):
-    """A one-hot draw with straight_through_gumbel_softmax's gradient, averaged over noise given it.
+    """Sample an exact one-hot vector with a straight-through gradient averaged over Gumbel noise.
 
-    Law: z = d ~ Categorical(p), entries exactly 0.0 and 1.0.
-    Gradient: the mean of J(y_k) g / temperature, y_k = softmax(x_k / temperature), over num_noise
-      draws of x = logits + G given arg-max x = d, dx/dlogits = 1; 0 in temperature.
-    Bias: that of straight_through_gumbel_softmax, whose expectation this has for every num_noise,
-      with less variance; zgr as the temperature tends to 0.
-    Cost: one call of f; the backward pass redraws num_noise * C Gumbel variables, one vector after
+    Distribution: z = d ~ Categorical(p), p = softmax(logits); entries exactly 0.0 and 1.0.
+    Gradient: for logits the mean over k of J(y_k) g / temperature, where g is the gradient in z,
+      J(y) = diag(y) - y y^T, y_k = softmax(x_k / temperature), and x_1, ..., x_num_noise are draws
+      of x = logits + G, G_i ~ Gumbel(0, 1), given that arg-max x is the class of d; a second
+      derivative takes dx_k/dlogits = 1. The gradient for temperature is 0.
+    Bias: that of `straight_through_gumbel_softmax`: the gradient has the same expectation at every
+      num_noise, with less variance, and tends to that of `zgr` as the temperature tends to 0.
+    Cost: one call of f; the backward pass draws num_noise * C Gumbel variables, one vector after
       the other, so that memory does not grow with num_noise.
-    Args: num_noise: static integer >= 1.
-    Source: Paulus, Maddison, Krause 2021, arXiv:2010.04838 (their K is num_noise, tau temperature).
+
+    Args:
+      key: PRNG key.
+      logits: (..., C) floats, unnormalized log-probabilities; -inf masks a class, whose z and
+        gradient are 0. A row that is masked throughout, or has a NaN or +inf, gives NaN.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      num_noise: static integer >= 1, the number of draws of noise.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, temperature is no number, num_noise no integer, or shape no
+        tuple of integers.
+      ValueError: logits have no axis of classes, a Python or NumPy temperature is not positive (a
+        jax.Array gives NaN), num_noise is below 1, or temperature or shape does not fit the batch
+        shape.
+
+    Source: Paulus, Maddison, Krause 2021, arXiv:2010.04838; their K is num_noise, and their tau is
+      temperature here.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
@@ -386,10 +637,11 @@ def _gumbel_rao_rule(num_noise, g, d, logits, temperature, key):
 
 
 def _gumbel_given_class(noise, d, logits):
-    """log p + G given that its arg-max is d's class, from one exponential draw E an entry; no
-    rejection.
+    """Return log p + G given that its arg-max is the class of d, from one exponential variable per
+    entry; no draw is rejected.
 
-    e^-G of the largest is its E, and those of the others are E / p beyond that.
+    With x the result and E the exponential variables, e^-x of the largest entry is its own E, and
+    e^-x of every other entry lies beyond that by its own E / p.
     """
     masked = logits == -jnp.inf
     log_p = jnp.where(masked, 0, jax.nn.log_softmax(logits))
@@ -410,8 +662,12 @@ def _class_of(noise, logits):
 
 
 def _free(noise, logits):
-    # Normalized, as the law of z given the class takes them.
+    # The logits are normalized, because `_gumbel_given_class` normalizes them too.
     return jax.nn.log_softmax(logits) + noise
+
+
+def _relax(z, temperature):
+    return _rules.tempered_softmax(z, temperature)  # a plain function, which pickles
 
 
 def _free_given_class(noise, d, logits):
@@ -433,6 +689,6 @@ family = Family(
         hard=_class_of,
         free=_free,
         given=_free_given_class,
-        relax=_rules.tempered_softmax,
+        relax=_relax,
     ),
 )

@@ -1,20 +1,11 @@
-"""Score-function estimators with a control variate: a function whose mean is known, subtracted.
+"""Score-function estimators that subtract a control variate, whose mean is known, from f.
 
 Start with `quadratic` where a small network can learn its coefficients: it costs no call of f and
-has the least variance of all at two. `muprop` and `rebar` need nothing learned, but call f between
-its samples.
-
-Throughout, as in `score`: (key, f, logits, *, family, ...) -> a scalar to minimize, whose value
-estimates E[f], whose gradient in logits is the estimator g, and whose gradient in what f closes
-over is the ordinary one at the samples. Its gradient in phi - temperature, scale, critic_params,
-linear, factors, and nothing else - is that of ||g||^2, which estimates the gradient of the total
-variance without bias, since E[g] does not depend on phi: one jax.grad and one optimizer train the
-model and the control variate together, by descent. Second derivatives are 0. temperature is a
-positive scalar or has the batch shape of logits, scale any real scalar; both may be traced. In the
-formulas x is a sample, mu = E[x], delta = x - mu, Sigma v the pullback of mu at v, s(x) the
-gradient of log_prob, which is delta for the library's own laws. Errors, all at trace time:
-ValueError for a family that cannot serve, TypeError where f does not return a float scalar or
-samples are integers.
+has the least variance of all at two calls. `muprop` and `rebar` need nothing learned, but call f
+between its samples. The hyperparameters that say so get the gradient of ||g||^2, where g is the
+gradient in logits: E[g] does not depend on them, so that it estimates the gradient of the total
+variance without bias, and one jax.grad and one optimizer train the model and the control variate
+together, by descent. Every error is raised at trace time.
 """
 
 import jax
@@ -26,11 +17,32 @@ from relaxjax.score import leave_one_out
 
 
 def muprop(key, f, logits, *, family):
-    """REINFORCE with f's first-order expansion at the mean as its control variate.
+    """Estimate E[f(x)] with REINFORCE, corrected by f's first-order expansion at the mean.
 
-    Gradient: (f(x) - f(mu) - <f'(mu), delta>) s(x) + Sigma f'(mu).
-    Bias: none, for any law with a mean. The variance is 0 for linear f.
-    Cost: 2 calls of f, one of them with its gradient, at mu: not a sample.
+    Value: f(x) at one sample x.
+    Gradient: (f(x) - f(mu) - <f'(mu), delta>) s(x) + Sigma f'(mu) for logits, where mu = E[x],
+      delta = x - mu, Sigma v is the pullback of mu at v and s(x) the gradient of log_prob in
+      logits, which is delta for bits, categoricals and k-subsets.
+    Bias: none, for any distribution with a mean. The variance is 0 for linear f.
+    Cost: 2 calls of f, one of them with its gradient, at mu, which is not a sample.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as `family.sample` makes it, to a float scalar,
+        differentiable at mu; it may close over anything, tracers included.
+      logits: parameters of the family, its logits or any pytree that it takes; leading axes are
+        independent variables of one joint sample.
+      family: a `Family` with mean, whose samples are floats.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
+      logits is the one above, in their dtype; in what f closes over it is the ordinary one at x.
+      Second derivatives are 0.
+
+    Raises:
+      TypeError: samples are integers, or f returns no float.
+      ValueError: the family has no mean, or f returns an array that is no scalar.
+
     Source: Gu et al. 2016, arXiv:1511.05176.
     """
     _surrogate.require(family, "muprop", "mean")
@@ -50,17 +62,43 @@ def _muprop(x, f, logits, family):
 
 
 def quadratic(key, f, logits, *, family, linear, factors=None, num_samples=2):
-    """RLOO on what is left of f after a learned quadratic whose mean is exact.
+    """Estimate E[f(x)] with RLOO on f less a learned quadratic, whose mean is exact.
 
-    Gradient: 1/(K - 1) sum_k (t_k - tbar) s(x_k) + grad H, K = num_samples, t_k = f(x_k) - h(x_k),
-      h(x) = <a, x> + sum_r <u_r, x>^2 and
-      H = E[h] = <a, mu> + sum_r (<u_r, mu>^2 + Var <u_r, x>), a = linear, u_r = factors[r].
+    Value: the mean of f(x_k) over K = num_samples samples x_k.
+    Gradient: g = 1/(K - 1) sum_k (t_k - tbar) s(x_k) + grad H for logits, where
+      t_k = f(x_k) - h(x_k), tbar is their mean, h(x) = <a, x> + sum_r <u_r, x>^2 with a = linear
+      and u_r = factors[r], H = E[h] = <a, mu> + sum_r (<u_r, mu>^2 + Var <u_r, x>), mu = E[x], and
+      s(x) is the gradient of log_prob in logits, which is x - mu for bits, categoricals and
+      k-subsets. For linear and factors it is the gradient of ||g||^2, which estimates the gradient
+      of the total variance without bias.
     Bias: none as long as linear and factors depend on neither samples nor f at them; they may
       depend on the data and on stop_gradient(logits), as a network's output. For f in the span of h
       the variance is 0; with linear 0 and no factors it is rloo.
     Cost: K calls of f, without its gradients.
-    Args: linear: shaped as logits; factors: (R, *logits.shape) or None; num_samples: static
-      integer >= 2. Any law with a mean that has the shape of logits.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as logits, to a float scalar; it may close over
+        anything, tracers included.
+      logits: parameters of the family, one array of floats; leading axes are independent variables
+        of one joint sample.
+      family: a `Family` with mean, of the shape of logits, and with variance where there are
+        factors.
+      linear: floats shaped as logits.
+      factors: floats (R, *logits.shape), or None for none.
+      num_samples: static integer >= 2, K.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
+      logits, linear and factors are those above, in their dtypes; in what f closes over it is the
+      ordinary one, averaged over the samples. Second derivatives are 0.
+
+    Raises:
+      TypeError: linear or factors are not floats, f returns no float, or num_samples is no static
+        integer.
+      ValueError: the family has no mean, or no variance where there are factors, linear or factors
+        have another shape, f returns an array that is no scalar, or num_samples is below 2.
+
     Source: of this library; no published form is known to us.
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
@@ -77,6 +115,12 @@ def quadratic(key, f, logits, *, family, linear, factors=None, num_samples=2):
         if factors.shape[1:] != shape or factors.ndim == 0:
             need = f"(R, *{shape}), a row for each factor"
             raise ValueError(f"factors: got {_arguments.describe(factors)}, need shape {need}")
+    mean_shape = jax.eval_shape(family.mean, jnp.asarray(logits)).shape
+    if mean_shape != shape:
+        need = f"one with a mean of the shape of logits {shape}"
+        raise ValueError(
+            f"family: got {family.name}, whose mean has shape {mean_shape}, need {need}"
+        )
     x = _surrogate.draw(key, logits, family, num_samples)
     return _quadratic(x, f, logits, family, linear, factors)
 
@@ -111,13 +155,40 @@ def _quadratic(x, f, logits, family, linear, factors):
 
 
 def rebar(key, f, logits, *, family, temperature=0.5, scale=1.0):
-    """REINFORCE with f at a relaxed sample as its control variate, correlated through the noise.
+    """Estimate E[f(b)] with REINFORCE, corrected by f at relaxed samples that share the noise.
 
-    Gradient: (f(b) - c(z')) s(b) + grad c(z) - grad c(z'), c(z) = scale f(relax(z)), the last two
-      in logits: z = logits + noise and b its hard sample; z' has the law of z given b, with fresh
-      noise; relax(z) is sigmoid(z / temperature) or softmax(z / temperature).
-    Bias: none at any temperature and scale. scale 0 is reinforce.
+    Value: f(b) at one hard sample b.
+    Gradient: g = (f(b) - c(z')) s(b) + grad c(z) - grad c(z') for logits, where z = logits + noise,
+      b is the hard sample of z and relax(z) the relaxed one, sigmoid(z / temperature) or
+      softmax(z / temperature), c(z) = scale f(relax(z)), z' has the distribution of z given b, with
+      fresh noise, s(b) is the gradient of log_prob in logits, and the last two gradients are in
+      logits with noise and b held fixed. For temperature and scale it is the gradient of ||g||^2,
+      which estimates the gradient of the total variance without bias.
+    Bias: none at any temperature and scale. At scale 0 it is reinforce.
     Cost: 3 calls of f, two of them with gradients, at relaxed samples.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as logits, to a float scalar, differentiable between
+        the samples; it may close over anything, tracers included.
+      logits: parameters of the family, one array of floats; leading axes are independent variables
+        of one joint sample.
+      family: a `Family` with event_ndim and relaxation, such as those of `bernoulli` and
+        `categorical`.
+      temperature: positive scalar, or an array of the batch shape of logits; may be traced.
+      scale: any real scalar; may be traced.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
+      logits, temperature and scale are those above, in their dtypes; in what f closes over it is
+      the ordinary one at b. Second derivatives are 0.
+
+    Raises:
+      TypeError: logits are not floats, f returns no float, or temperature or scale is no number.
+      ValueError: the family has no event_ndim or no relaxation, logits have too few axes, f returns
+        an array that is no scalar, temperature does not fit the batch shape, scale is no scalar, or
+        a Python or NumPy temperature is not positive, or such a scale not finite.
+
     Source: Tucker et al. 2017, arXiv:1703.07370, eq. 8; their lambda, eta are temperature, scale.
     """
     noise, fresh = _two_noises(key, logits, family, "rebar")
@@ -131,13 +202,44 @@ def _rebar(noise, fresh, f, logits, family, temperature, scale):
 
 
 def relax(key, f, logits, *, family, critic, critic_params, temperature=0.5):
-    """REBAR with any critic in place of f: a free-form control variate.
+    """Estimate E[f(b)] as `rebar` does, with any critic in place of f: a free-form control variate.
 
-    Gradient: that of `rebar`, with c(z) = critic(critic_params, relax(z)).
+    Value: f(b) at one hard sample b.
+    Gradient: g = (f(b) - c(z')) s(b) + grad c(z) - grad c(z') for logits, where z = logits + noise,
+      b is the hard sample of z and relax(z) the relaxed one, sigmoid(z / temperature) or
+      softmax(z / temperature), c(z) = critic(critic_params, relax(z)), z' has the distribution of z
+      given b, with fresh noise, s(b) is the gradient of log_prob in logits, and the last two
+      gradients are in logits with noise and b held fixed. For critic_params and temperature it is
+      the gradient of ||g||^2, which estimates the gradient of the total variance without bias.
     Bias: none for any critic. One that is far from f has a large variance: start it near 0 or f.
     Cost: 1 call of f, and what critic calls.
-    Args: critic: (critic_params, y) -> a float scalar, y a relaxed sample shaped as logits. It
-      takes whatever learns as critic_params, a pytree of floats, and closes over none of it.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as logits, to a float scalar; it may close over
+        anything, tracers included.
+      logits: parameters of the family, one array of floats; leading axes are independent variables
+        of one joint sample.
+      family: a `Family` with event_ndim and relaxation, such as those of `bernoulli` and
+        `categorical`.
+      critic: differentiable function (critic_params, y) -> float scalar, where y is a relaxed
+        sample shaped as logits. It takes whatever learns as critic_params and closes over none of
+        it.
+      critic_params: a pytree of floats.
+      temperature: positive scalar, or an array of the batch shape of logits; may be traced.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
+      logits, critic_params and temperature are those above, in their dtypes; in what f closes over
+      it is the ordinary one at b. Second derivatives are 0.
+
+    Raises:
+      TypeError: critic is not callable, logits are not floats, f or critic returns no float, or
+        temperature is no number.
+      ValueError: the family has no event_ndim or no relaxation, logits have too few axes, f or
+        critic returns an array that is no scalar, temperature does not fit the batch shape, or a
+        Python or NumPy temperature is not positive.
+
     Source: Grathwohl et al. 2018, arXiv:1711.00123, eq. 8; their c_phi is critic.
     """
     if not callable(critic):
@@ -181,16 +283,44 @@ def _relax(noise, fresh, f, logits, family, critic, critic_params, temperature):
 
 
 def rodeo(key, f, logits, *, family, num_samples=3, scale=1.0, critic=None, critic_params=None):
-    """RLOO with control variates from a discrete Stein operator A, whose mean is 0 for every h.
+    """Estimate E[f(x)] with RLOO and control variates made by a discrete Stein operator.
 
-    Gradient: 1/K sum_k ([f_k - mean_{j != k} (f_j + (A h_j)(x_j))] s(x_k) + (A h'_k s)(x_k)),
-      K = num_samples, (A h)(x) = sum_i (E[h(x with variable i drawn anew)] - h(x)); h_k and h'_k
-      are the means over j != k of H and H' at (f_j, <grad f_j, y - mu>), a function of y.
+    Value: the mean of f(x_k) over K = num_samples samples x_k.
+    Gradient: g = 1/K sum_k ([f_k - mean_{j != k} (f_j + (A h_j)(x_j))] s(x_k) + (A h'_k s)(x_k))
+      for logits, where f_k = f(x_k), s(x) is the gradient of log_prob in logits, and A is the Stein
+      operator, (A h)(x) = sum_i (E[h(x with variable i drawn anew)] - h(x)), whose mean is 0 for
+      every h. h_k and h'_k are the means over j != k of H and H' at (f_j, <grad f_j, y - mu>), a
+      function of y, with mu = E[x]. For scale, or for critic_params where there is a critic, it is
+      the gradient of ||g||^2, which estimates the gradient of the total variance without bias.
     Bias: none for any H, H'; num_samples 2 and scale 0 is rloo.
     Cost: K calls of f with their gradients; critic is called once, on arrays.
-    Args: num_samples: static integer >= 2; critic: (critic_params, value, increment) -> (H, H'),
-      elementwise on two arrays of one shape; None is (scale increment, scale increment / 2), in
-      closed form. scale is not used, and gets gradient 0, beside a critic.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as `family.sample` makes it, to a float scalar,
+        differentiable at the samples; it may close over anything, tracers included.
+      logits: parameters of the family, its logits or any pytree that it takes; leading axes are
+        independent variables of one joint sample.
+      family: a `Family` with mean, event_ndim and neighbors, such as those of `bernoulli` and
+        `categorical`.
+      num_samples: static integer >= 2, K.
+      scale: any real scalar; may be traced. It is not used, and gets gradient 0, beside a critic.
+      critic: function (critic_params, value, increment) -> (H, H'), elementwise on two arrays of
+        one shape; None is (scale increment, scale increment / 2), in closed form.
+      critic_params: a pytree of floats, for critic alone.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
+      logits, scale and critic_params are those above, in their dtypes; in what f closes over it is
+      the ordinary one, averaged over the samples. Second derivatives are 0.
+
+    Raises:
+      TypeError: samples are integers, critic is not callable, f returns no float, num_samples is no
+        static integer, or scale is no number.
+      ValueError: the family has no mean, event_ndim or neighbors, f returns an array that is no
+        scalar, num_samples is below 2, scale is no scalar, or a Python or NumPy scale is not
+        finite.
+
     Source: Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497, with the sum over variables
       for their mean, and the increment from mu for theirs from x_j.
     """
@@ -215,7 +345,7 @@ def _rodeo(x, f, logits, family, scale, critic, critic_params):
 
 
 def _stein_linear(F, V, X, l, family):
-    """scale -> g for H = scale increment, H' = H / 2, without visiting neighbors."""
+    """scale -> g for H = scale increment and H' = H / 2, without visiting neighbors."""
     event = tuple(range(-family.event_ndim, 0))
     mu, pull = _surrogate.mean_and_pullback(family, l)
     delta, v = X - mu[None], _surrogate.mean_of_others(V)
@@ -239,7 +369,7 @@ def _stein(F, V, X, l, family, critic):
     delta = X - family.mean(l)[None]
     steps, q = jax.vmap(lambda x: family.neighbors(x, l))(X)
     here = jax.vmap(lambda d: jax.vmap(lambda v: _surrogate.inner_product(v, d))(V))(delta)
-    # The increment at a neighbor of x_k, by grad f_j: that at x_k and a step of one variable.
+    # The increment by grad f_j at a neighbor of x_k is that at x_k plus a step of one variable.
     moved = jax.vmap(lambda s: jax.vmap(lambda v: jnp.sum(v[None] * s, axis=event))(V))(steps)
     increments = jnp.concatenate([here[..., None], here[..., None] + moved.reshape(K, K, -1)], -1)
     value = jnp.broadcast_to(F[None, :, None], increments.shape)

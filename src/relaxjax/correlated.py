@@ -1,10 +1,6 @@
-"""Bits (..., D) joined by a Gaussian copula: each a bit of `bernoulli`, together correlated.
+"""Bits (..., D) joined by a Gaussian copula: each alone is a bit of `bernoulli`.
 
-Start with `concrete`; `straight_through` is exactly 0 or 1 forward.
-
-In the formulas R is correlation_tril, eps standard Gaussian noise, v = R eps, Phi the normal cdf,
-phi its density, lam(v) = log Phi(v) - log Phi(-v), which makes each v a standard logistic variable,
-s the sigmoid, g the incoming cotangent.
+Start with `concrete`, which relaxes the bits; `straight_through` is exactly 0 or 1 forward.
 """
 
 import math
@@ -16,20 +12,37 @@ from relaxjax import _arguments, _noise, _numerics, _rules, _special
 
 
 def concrete(key, logits, correlation_tril, *, temperature=0.5, shape=None):
-    """Relaxed bits (..., D), each a `bernoulli.concrete`, joined by a Gaussian copula.
+    """Sample relaxed bits joined by a Gaussian copula, each distributed as `bernoulli.concrete`.
 
-    Law: z = s(y), y = (logits + lam(v)) / temperature. Rounding may give exactly 0 or 1.
-    Gradient: exact: to logits h = g s'(y) / temperature, to temperature -sum_i h_i y_i, to R the
-      lower triangle of (h lam'(v)) eps^T; lam' = phi / (Phi Phi(-.)).
-    Bias: none for E[f(z)] under this law; biased for E[f(b)].
-    Cost: O(D^2) a draw.
+    Distribution: z = sigmoid(y), y = (logits + lam(v)) / temperature, v = R eps, where R is
+      correlation_tril, eps ~ N(0, I), Phi is the normal cdf, and lam(v) = log Phi(v) - log Phi(-v)
+      makes a standard logistic variable of each entry of v. Rounding may give exactly 0 or 1.
+    Gradient: exact. With g the gradient in z and h = g sigmoid'(y) / temperature: h for logits,
+      -sum_i h_i y_i for temperature, and for R the lower triangle of (h lam'(v)) eps^T, where
+      lam'(v) = phi(v) / (Phi(v) Phi(-v)), phi the normal density.
+    Bias: none for E[f(z)] under this distribution; present for E[f(b)] of the exact bits b.
+    Cost: one call of f; O(D^2) time per draw.
+
     Args:
-      logits: (..., D) log-odds.
-      correlation_tril: (D, D), the Cholesky factor of the correlation matrix, which all draws
-        share: lower triangular, its rows of norm 1 within 1e-3, used as they are. Another raises
-        ValueError in NumPy and gives NaN in a jax.Array.
-      temperature: positive; a scalar or of the batch shape, without D.
-      shape: the batch shape of z, without D.
+      key: PRNG key.
+      logits: (..., D) floats, log-odds; -inf and +inf make a z that is always 0 or 1, with gradient
+        0.
+      correlation_tril: (D, D) floats, the Cholesky factor of the correlation matrix, which all
+        draws share: lower triangular, with rows of norm 1 within 1e-3, and used as it is.
+      temperature: positive scalar, or an array of the batch shape, without D; may be traced.
+      shape: batch shape of z, without D, to which that of logits broadcasts; None takes that of
+        logits.
+
+    Returns:
+      z, of shape (*shape, D), in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits or correlation_tril are not floats, temperature is no number, or shape no
+        tuple of integers.
+      ValueError: a Python or NumPy temperature is not positive or correlation_tril no such factor
+        (a jax.Array gives NaN), logits have no axis of bits, or correlation_tril, temperature or
+        shape does not fit the shape of logits.
+
     Source: Lee et al. 2022, "Self-supervision enhanced feature selection with correlated gates",
       with the logistic noise of Maddison et al. 2017, arXiv:1611.00712.
     """
@@ -38,7 +51,7 @@ def concrete(key, logits, correlation_tril, *, temperature=0.5, shape=None):
 
 
 def _joint_draw(key, logits, tril, temperature, shape):
-    """logits + lam(v), the temperature beside it, and the dtype to return."""
+    """Return logits + lam(v), the temperature to combine with it, and the dtype to return."""
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     tril = _arguments.correlation_factor(tril, wide)
     temperature = _arguments.hyperparameter("temperature", temperature, wide, event_ndim=1)
@@ -51,24 +64,39 @@ def _logistic(noise, tril):
 
 
 def _normal(noise, tril):
-    # XLA would draw the noise again for each of the D sums. Not the default precision, which has
-    # 10 bits of mantissa on some accelerators.
+    # Without the barrier XLA would draw the noise again for each of the D sums. The default
+    # precision would leave 10 bits of mantissa on some accelerators.
     noise = _numerics.computed_once(noise)
     v = jnp.einsum("...j,ij->...i", noise, jnp.tril(tril), precision="highest")
     return _numerics.computed_once(v)
 
 
 def concrete_log_prob(z, logits, correlation_tril, *, temperature):
-    """Log-density of `concrete` at z in (0, 1)^D.
+    """Compute the log-density of `concrete` at z in (0, 1)^D.
 
-    Value: sum_i (bernoulli.concrete_log_prob(z_i) - log R_ii) - (|R^-1 v|^2 - |v|^2) / 2,
-      lam(v) = temperature logit(z) - logits: the marginals times the density of the copula. z is
-      clamped as in `bernoulli.concrete_log_prob`.
+    Value: sum_i (bernoulli.concrete_log_prob(z_i) - log R_ii) - (|R^-1 v|^2 - |v|^2) / 2, the
+      marginals times the density of the copula, where R is correlation_tril and v solves
+      log Phi(v) - log Phi(-v) = temperature log(z / (1 - z)) - logits, Phi the normal cdf; -inf
+      outside [0, 1]^D. z is clamped into the open interval of its dtype, so that every draw has a
+      finite value; the gradient in z is 0 where z is clamped.
+
     Args:
-      z: (..., D) in [0, 1], broadcast with logits.
-      logits, correlation_tril, temperature: as in `concrete`, logits finite and temperature
-        required.
-    Returns the broadcast batch shape, in the dtype of logits; differentiable in all four.
+      z: (..., D) floats in [0, 1]; broadcast with logits.
+      logits: (..., D) finite floats, log-odds.
+      correlation_tril: (D, D) floats, the Cholesky factor of the correlation matrix: lower
+        triangular, with rows of norm 1 within 1e-3, and used as it is.
+      temperature: positive scalar, or an array of the broadcast batch shape; may be traced. It is
+        required, so that it cannot disagree with that of the sampler.
+
+    Returns:
+      Nats, in the batch shape that z and logits broadcast to and in the dtype of logits;
+      differentiable in all four.
+
+    Raises:
+      TypeError: z, logits or correlation_tril are not floats, or temperature is no number.
+      ValueError: a Python or NumPy temperature is not positive or correlation_tril no such factor
+        (a jax.Array gives NaN), logits have no axis of bits, or the shapes do not fit.
+
     Source: Sklar's theorem; Song 2000, Scandinavian Journal of Statistics 27(2).
     """
     z_dtype = _arguments.floats("z", z).dtype
@@ -89,12 +117,33 @@ def concrete_log_prob(z, logits, correlation_tril, *, temperature):
 
 
 def concrete_and_log_prob(key, logits, correlation_tril, *, temperature=0.5, shape=None):
-    """The draw of `concrete`, and its log-density computed from the noise.
+    """Sample as `concrete` does, and compute the log-density of the draw from its noise.
 
-    Value: (z, log_prob); log_prob is exact also where z has rounded to 0 or 1, where
-      `concrete_log_prob` of z is only finite.
-    Args: as `concrete`.
-    Returns (*shape, D) and (*shape), in the dtype of logits.
+    Value: (z, log_prob), where z is the draw of `concrete` for the same key. log_prob is exact also
+      where z has rounded to 0 or 1, where `concrete_log_prob` of z is only finite.
+    Gradient: exact; z has the gradient of `concrete`, and the gradient of log_prob includes the
+      path through z.
+    Cost: O(D^2) time per draw.
+
+    Args:
+      key: PRNG key.
+      logits: (..., D) floats, log-odds; where one is infinite there is no density, and log_prob
+        means nothing.
+      correlation_tril: (D, D) floats, the Cholesky factor of the correlation matrix, which all
+        draws share: lower triangular, with rows of norm 1 within 1e-3, and used as it is.
+      temperature: positive scalar, or an array of the batch shape, without D; may be traced.
+      shape: batch shape of z, without D, to which that of logits broadcasts; None takes that of
+        logits.
+
+    Returns:
+      z, of shape (*shape, D), and log_prob in nats, of shape `shape`, both in the dtype of logits.
+
+    Raises:
+      TypeError: logits or correlation_tril are not floats, temperature is no number, or shape no
+        tuple of integers.
+      ValueError: a Python or NumPy temperature is not positive or correlation_tril no such factor
+        (a jax.Array gives NaN), logits have no axis of bits, or correlation_tril, temperature or
+        shape does not fit the shape of logits.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     tril = _arguments.correlation_factor(correlation_tril, wide)
@@ -102,7 +151,7 @@ def concrete_and_log_prob(key, logits, correlation_tril, *, temperature=0.5, sha
     noise = _noise.normal(key, wide.shape, wide.dtype)
     v = _normal(noise, tril)
     x = wide + _numerics.computed_once(_special.normal_logit(v))
-    # The density of the noise, and its slope in y's, v's and z's turn.
+    # These are the log-density of the noise, less the log-slopes of v, y and z in turn.
     terms = -(noise * noise + math.log(2 * math.pi)) / 2
     terms -= jnp.broadcast_to(jnp.log(jnp.diagonal(tril)), v.shape)
     terms += jnp.log(temperature / _special.normal_rate(v))
@@ -112,15 +161,39 @@ def concrete_and_log_prob(key, logits, correlation_tril, *, temperature=0.5, sha
 
 
 def straight_through(key, logits, correlation_tril, *, temperature=0.5, shape=None):
-    """Bits (..., D) joined by a Gaussian copula, with the gradient of `concrete`.
+    """Sample exact bits joined by a Gaussian copula, with the gradient of `concrete`.
 
-    Law: z = b = 1[logits + lam(v) > 0], exactly 0.0 or 1.0, each bit Bernoulli(p) and all of them
-      1 with the normal orthant probability of v at Phi^-1(p), at every temperature.
-    Gradient: that of `concrete` with the same noise, in logits and correlation_tril; 0 in
-      temperature, on which the law does not depend.
+    Distribution: z = b = 1[logits + lam(v) > 0], exactly 0.0 or 1.0, v = R eps, where R is
+      correlation_tril, eps ~ N(0, I), Phi is the normal cdf, and lam(v) = log Phi(v) - log Phi(-v).
+      At every temperature each bit is Bernoulli(p), p = sigmoid(logits), and all of them are 1 with
+      the normal orthant probability of v at Phi^-1(p).
+    Gradient: for logits and correlation_tril that of `concrete` with the same noise; 0 for
+      temperature, on which the distribution does not depend.
     Bias: present even for linear f.
-    Cost, args: as `concrete`.
-    Source: as `concrete`.
+    Cost: one call of f; O(D^2) time per draw.
+
+    Args:
+      key: PRNG key.
+      logits: (..., D) floats, log-odds; -inf and +inf make a bit that is always 0 or 1, with
+        gradient 0.
+      correlation_tril: (D, D) floats, the Cholesky factor of the correlation matrix, which all
+        draws share: lower triangular, with rows of norm 1 within 1e-3, and used as it is.
+      temperature: positive scalar, or an array of the batch shape, without D; may be traced.
+      shape: batch shape of z, without D, to which that of logits broadcasts; None takes that of
+        logits.
+
+    Returns:
+      z, of shape (*shape, D), in the dtype of logits; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: logits or correlation_tril are not floats, temperature is no number, or shape no
+        tuple of integers.
+      ValueError: a Python or NumPy temperature is not positive or correlation_tril no such factor
+        (a jax.Array gives NaN), logits have no axis of bits, or correlation_tril, temperature or
+        shape does not fit the shape of logits.
+
+    Source: Lee et al. 2022, "Self-supervision enhanced feature selection with correlated gates",
+      with the logistic noise of Maddison et al. 2017, arXiv:1611.00712.
     """
     x, temperature, dtype = _joint_draw(key, logits, correlation_tril, temperature, shape)
     return jnp.asarray(_rules.tempered_bit(x, temperature), dtype)

@@ -1,18 +1,9 @@
 """Relaxed counts and other values: the mean of given values under a Gumbel-softmax.
 
 Start with `poisson` or `geometric`, a count from 0 to a truncation that `poisson_truncation` and
-`geometric_truncation` find; `generalized_gumbel_softmax` takes any finite list of values.
-
-Throughout: `key` is a PRNG key; the leading axes of parameters are independent variables.
-`temperature` is a positive scalar or has the batch shape, may be traced, and raises ValueError when
-a Python or NumPy number is out of range (a jax.Array gives NaN). `shape` is the shape of the
-result, without an axis of values; None takes the batch shape of the parameters. The result has the
-dtype of log_probs, log_rate or logits; arithmetic and noise are in float32 or wider. Integers for
-these raise TypeError, a shape that they do not broadcast to ValueError. Every sampler serves one
-call of f and costs O(n) time and memory a variable of n values. Its law is that of z; z tends to
-one of the values as the temperature falls, but even E[z] is not the mean of the value at another.
-In the formulas w is the drawn Gumbel-softmax, g the incoming cotangent, s the sigmoid, sp the
-softplus.
+`geometric_truncation` find; `generalized_gumbel_softmax` takes any finite list of values. A relaxed
+value tends to one of the values as the temperature falls; at another temperature even its mean is
+not that of the value.
 """
 
 import functools
@@ -31,17 +22,36 @@ from relaxjax.families import Family, joint_support, total
 
 
 def generalized_gumbel_softmax(key, log_probs, values, *, temperature=0.5, shape=None):
-    """A relaxed draw of one of n values.
+    """Sample a relaxed value: the mean of n given values under a Gumbel-softmax.
 
-    Law: z = sum_k w_k values_k, w = categorical.gumbel_softmax(log_probs); it tends to values_k
-      with probability softmax(log_probs)_k.
-    Gradient: exact; to log_probs_k h_k = g w_k (values_k - z) / temperature, to values_k g w_k, to
-      temperature -sum_k h_k log w_k.
-    Bias: none for E[f(z)] under this law; biased for E[f] of the value, even for linear f.
+    Distribution: z = sum_k w_k values_k, w = softmax((log_probs + G) / temperature), G_k ~ Gumbel,
+      which is `categorical.gumbel_softmax`; z tends to values_k with probability
+      softmax(log_probs)_k as the temperature falls.
+    Gradient: exact; h_k = g w_k (values_k - z) / temperature for log_probs_k, g w_k for values_k
+      and -sum_k h_k log w_k for temperature, where g is the gradient in z.
+    Bias: none for E[f(z)] under this distribution; present for E[f] of the value, even for
+      linear f.
+    Cost: one call of f; O(n) time and memory per variable.
+
     Args:
-      log_probs: (..., n) unnormalized; -inf masks a value, with gradient 0; a row that is masked
-        throughout, or has a NaN or +inf, gives NaN.
-      values: floats (..., n), broadcast with log_probs.
+      key: PRNG key.
+      log_probs: (..., n) floats, unnormalized log-probabilities; leading axes are independent
+        variables, and -inf masks a value, whose gradient is 0. A row that is masked throughout, or
+        has a NaN or +inf, gives NaN.
+      values: (..., n) floats, broadcast with log_probs.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: shape of z, to which the batch shape of log_probs and values broadcasts; None takes
+        that batch shape.
+
+    Returns:
+      z, of that shape, in the dtype of log_probs; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: log_probs or values are not floats, temperature is no number, or shape no tuple of
+        integers.
+      ValueError: log_probs or values have no axis of values or do not broadcast, a Python or NumPy
+        temperature is not positive, or temperature or shape does not fit the batch shape.
+
     Source: Joo et al. 2020, arXiv:2003.01847; their tau is temperature.
     """
     _arguments.floats("log_probs", log_probs, 1)
@@ -78,44 +88,74 @@ _relaxed_value.defvjp(_relaxed_value_fwd, _relaxed_value_bwd)
 
 
 def log_prob_of_value(x, log_probs, values):
-    """Log-probability of a value that is exactly one of n.
+    """Compute the log-probability of a value that is exactly one of n given ones.
 
-    Value: log of the sum of softmax(log_probs)_k over the k with values_k = x, in the dtype of
-      log_probs; NaN where x is none of them: a relaxed value has no probability.
+    Value: the log of the sum of softmax(log_probs)_k over the k with values_k = x, once values are
+      rounded to the dtype of log_probs; NaN where x is none of the values: a relaxed value has no
+      probability.
+
     Args:
-      x: the value, any shape, broadcast with the batch shape of log_probs.
-      log_probs: (..., n) unnormalized; -inf masks a value.
-      values: (..., n), broadcast with log_probs.
-    Returns the broadcast batch shape, in the dtype of log_probs; differentiable in log_probs.
+      x: floats, the value, broadcast with the batch shape of log_probs.
+      log_probs: (..., n) floats, unnormalized log-probabilities; -inf masks a value.
+      values: (..., n) numbers, which broadcast to the joint shape of x[..., None] and log_probs.
+
+    Returns:
+      The log-probability in nats, of the broadcast batch shape, in the dtype of log_probs;
+      differentiable in log_probs.
+
+    Raises:
+      TypeError: x or log_probs are not floats.
+      ValueError: log_probs have no axis of values, or the three do not broadcast.
     """
     _arguments.floats("x", x)
     x, wide, dtype = _arguments.broadcast_together(
         jnp.asarray(x)[..., None], log_probs, 1, "x", "log_probs"
     )
-    values = jnp.asarray(values)
+    values, _, _ = _arguments.broadcast_together(values, wide, 1, "values", "log_probs")
     same = x == jnp.broadcast_to(values.astype(dtype).astype(x.dtype), x.shape)
     log_p = jnp.where(same, jax.nn.log_softmax(wide), -jnp.inf)
-    # A value may be given twice; without a logsumexp of nothing, whose gradient is NaN.
+    # A value may be given twice. Not the logsumexp of nothing, whose gradient is NaN.
     some = jnp.any(log_p > -jnp.inf, axis=-1)
     value = jax.nn.logsumexp(jnp.where(some[..., None], log_p, 0), axis=-1)
     value = jnp.where(some, value, -jnp.inf)
-    return jnp.where(jnp.any(same, axis=-1), value, jnp.nan).astype(dtype)
+    # A row of masks, or with a NaN or +inf, has no probabilities.
+    known = jnp.any(same, axis=-1) & jnp.isfinite(jnp.max(wide, axis=-1))
+    return jnp.where(known, value, jnp.nan).astype(dtype)
 
 
 # --------------------------------------------------------------------------------------- counts
 
 
 def poisson(key, log_rate, *, truncation, temperature=0.5, shape=None):
-    """A relaxed Poisson count.
+    """Sample a relaxed Poisson count: the mean of 0, ..., truncation under a Gumbel-softmax.
 
-    Law: `generalized_gumbel_softmax` of the values k = 0 to truncation under log_probs
-      k log_rate - log k!: it tends to the Poisson law given that the count is at most truncation.
-    Gradient: exact; to log_rate g V / temperature, V = sum_k w_k (k - z)^2, to temperature
-      -g sum_k w_k (k - z) log w_k / temperature.
-    Bias: none for E[f(z)] under this law; biased for E[f] of the count, even for linear f.
+    Distribution: z = sum_k k w_k over k = 0, ..., truncation,
+      w = softmax((log_probs + G) / temperature), log_probs_k = k log_rate - log k!, G_k ~ Gumbel.
+      As the temperature falls z tends to the Poisson distribution given that the count is at most
+      truncation.
+    Gradient: exact; g V / temperature for log_rate, V = sum_k w_k (k - z)^2, and
+      -g sum_k w_k (k - z) log w_k / temperature for temperature, where g is the gradient in z.
+    Bias: none for E[f(z)] under this distribution; present for E[f] of the count, even for
+      linear f.
+    Cost: one call of f; O(truncation) time and memory per variable.
+
     Args:
-      log_rate: any shape; -inf is the count 0, +inf the truncation, with gradient 0.
+      key: PRNG key.
+      log_rate: floats of any shape, the logarithm of the rate; -inf is the count 0 and +inf the
+        truncation, both with gradient 0.
       truncation: static integer >= 1, the largest count kept; see `poisson_truncation`.
+      temperature: positive scalar, or an array of the shape of z; may be traced.
+      shape: shape of z, to which that of log_rate broadcasts; None takes that of log_rate.
+
+    Returns:
+      z, of that shape, in the dtype of log_rate; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: log_rate is not floats, truncation is no static integer, temperature is no number,
+        or shape no tuple of integers.
+      ValueError: truncation is below 1, a Python or NumPy temperature is not positive, or
+        temperature or shape does not fit the shape of log_rate.
+
     Source: Joo et al. 2020, arXiv:2003.01847; their lambda is exp(log_rate).
     """
     return _count(_POISSON, key, "log_rate", log_rate, truncation, temperature, shape)
@@ -133,16 +173,34 @@ def _poisson_log_probs(like, log_rate):
 
 
 def geometric(key, logits, *, truncation, temperature=0.5, shape=None):
-    """A relaxed geometric count: failures before the first success, of probability s(logits).
+    """Sample a relaxed geometric count, of failures before the first success, as a mean of counts.
 
-    Law: `generalized_gumbel_softmax` of the values k = 0 to truncation under log_probs
-      -k sp(logits): it tends to the geometric law given that the count is at most truncation.
-    Gradient: exact; to logits -g s(logits) V / temperature, V = sum_k w_k (k - z)^2, to temperature
-      -g sum_k w_k (k - z) log w_k / temperature.
-    Bias: none for E[f(z)] under this law; biased for E[f] of the count, even for linear f.
+    Distribution: z = sum_k k w_k over k = 0, ..., truncation,
+      w = softmax((log_probs + G) / temperature), log_probs_k = -k sp(logits), G_k ~ Gumbel, sp the
+      softplus. As the temperature falls z tends to the geometric distribution with success
+      probability s(logits), s the sigmoid, given that the count is at most truncation.
+    Gradient: exact; -g s(logits) V / temperature for logits, V = sum_k w_k (k - z)^2, and
+      -g sum_k w_k (k - z) log w_k / temperature for temperature, where g is the gradient in z.
+    Bias: none for E[f(z)] under this distribution; present for E[f] of the count, even for
+      linear f.
+    Cost: one call of f; O(truncation) time and memory per variable.
+
     Args:
-      logits: log-odds of a success, any shape; +inf is the count 0, with gradient 0.
+      key: PRNG key.
+      logits: floats of any shape, the log-odds of a success; +inf is the count 0, with gradient 0.
       truncation: static integer >= 1, the largest count kept; see `geometric_truncation`.
+      temperature: positive scalar, or an array of the shape of z; may be traced.
+      shape: shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of that shape, in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, truncation is no static integer, temperature is no number,
+        or shape no tuple of integers.
+      ValueError: truncation is below 1, a Python or NumPy temperature is not positive, or
+        temperature or shape does not fit the shape of logits.
+
     Source: Joo et al. 2020, arXiv:2003.01847.
     """
     return _count(_GEOMETRIC, key, "logits", logits, truncation, temperature, shape)
@@ -166,7 +224,7 @@ def _relaxed_count(count, noise, x, temperature):
 
 
 def _relaxed_count_fwd(count, noise, x, temperature):
-    # Not the primal, as above; a few numbers a draw are kept, and no w.
+    # Not the primal, as above; a few numbers per draw are kept, and no w.
     z, spread, slope = _moments(count.log_probs(noise, x) + noise, temperature)
     return z, (spread, slope, x, temperature)
 
@@ -188,8 +246,8 @@ def _moments(x, temperature):
     z = _numerics.row_sum(w * k)
     deviation = w * (k - z)
     spread = _numerics.row_sum(deviation * (k - z))
-    # x / temperature is log w up to a constant of the row, and deviation sums to 0. A plain sum,
-    # beside which XLA repeats less than beside columns.
+    # x / temperature is log w up to a constant of the row, and deviation sums to 0. It is a plain
+    # sum, beside which XLA repeats less than beside columns.
     slope = jnp.sum(deviation * (x / temperature), axis=-1)
     return z[..., 0], spread[..., 0], slope
 
@@ -203,11 +261,12 @@ def _log_factorials(n):
 
 
 class _Count(NamedTuple):
-    """A law of counts in one parameter x.
+    """A distribution of counts in one parameter x.
 
     Fields:
-      log_probs: (like, x) -> those of the values 0, 1, ..., shaped as like; linear in the value.
-      step: x -> their derivative in x, of each value over the value before it.
+      log_probs: (like, x) -> the log-probabilities of the counts 0, 1, ..., shaped as like; their
+        derivative in x is linear in the count.
+      step: x -> that derivative's rise from each count to the next.
     """
 
     log_probs: Callable[..., Any]
@@ -221,37 +280,69 @@ _GEOMETRIC = _Count(_geometric_log_probs, lambda x: -jax.nn.sigmoid(x))
 
 
 def generalized_family(values):
-    """The family of one of n values with given log-probabilities, for params log_probs (..., n).
+    """Make the family of one of n given values, for params log_probs (..., n).
 
-    Args: values: (n,) floats, of which the samples are made.
-    Returns: a `Family` of exact values: the law that `generalized_gumbel_softmax` tends to.
+    Args:
+      values: (n,) floats that are not traced, of which the samples are made.
+
+    Returns:
+      A `Family` of exact values, the distribution to which `generalized_gumbel_softmax` tends, with
+      mean, support, kl and event_ndim. Samples have the batch shape and the dtype of log_probs.
+
+    Raises:
+      TypeError: values are not floats, or are traced.
+      ValueError: values have not one axis; and from the family, log_probs have another number of
+        values.
     """
     values = np.asarray(_arguments.floats("values", values, event_ndim=1))
-    return _family("generalized", values, _given_log_probs)
+    if values.ndim != 1:
+        raise ValueError(f"values: got {_arguments.describe(values)}, need shape (n,)")
+    of_params = functools.partial(_given_log_probs, len(values))
+    return _family("generalized", values, of_params)
 
 
 def truncated_poisson_family(truncation):
-    """The family of a Poisson count given that it is at most truncation, for params log_rate.
+    """Make the family of a Poisson count given that it is at most truncation, for params log_rate.
 
-    Args: truncation: static integer >= 1.
-    Returns: a `Family` of exact counts: the law that `poisson` tends to.
+    Args:
+      truncation: static integer >= 1.
+
+    Returns:
+      A `Family` of exact counts, the distribution to which `poisson` tends, with mean, support, kl
+      and event_ndim. Samples have the shape and dtype of log_rate.
+
+    Raises:
+      TypeError: truncation is no static integer.
+      ValueError: truncation is below 1.
     """
-    values = np.arange(_arguments.count("truncation", truncation, 1) + 1, dtype=np.float32)
-    return _family("poisson", values, _POISSON.log_probs)
+    return _truncated("poisson", _POISSON.log_probs, truncation)
 
 
 def truncated_geometric_family(truncation):
-    """The family of a geometric count given that it is at most truncation, for params logits.
+    """Make the family of a geometric count given that it is at most truncation, for params logits.
 
-    Args: truncation: static integer >= 1.
-    Returns: a `Family` of exact counts: the law that `geometric` tends to.
+    Args:
+      truncation: static integer >= 1.
+
+    Returns:
+      A `Family` of exact counts, the distribution to which `geometric` tends, with mean, support,
+      kl and event_ndim. Samples have the shape and dtype of logits.
+
+    Raises:
+      TypeError: truncation is no static integer.
+      ValueError: truncation is below 1.
     """
-    values = np.arange(_arguments.count("truncation", truncation, 1) + 1, dtype=np.float32)
-    return _family("geometric", values, _GEOMETRIC.log_probs)
+    return _truncated("geometric", _GEOMETRIC.log_probs, truncation)
 
 
-def _family(name, values, log_probs):
-    of_params = functools.partial(_log_probs_of, log_probs, values)
+def _truncated(name, log_probs, truncation):
+    n = _arguments.count("truncation", truncation, 1) + 1
+    of_params = functools.partial(_log_probs_of_counts, log_probs, n)
+    return _family(name, np.arange(n, dtype=np.float32), of_params)
+
+
+def _family(name, values, of_params):
+    """The family of one of the values, of_params giving their log-probabilities, wide."""
     given = lambda function: functools.partial(function, values, of_params)
     return Family(
         name=name,
@@ -264,50 +355,65 @@ def _family(name, values, log_probs):
     )
 
 
-def _given_log_probs(like, log_probs):
-    return log_probs
+def _given_log_probs(n, log_probs):
+    wide = _numerics.widen(_arguments.floats("params", log_probs))
+    if wide.shape[-1:] != (n,):
+        got = _arguments.describe(wide)
+        raise ValueError(f"params: got {got}, need log-probabilities of shape (..., {n})")
+    return wide
 
 
-def _log_probs_of(log_probs, values, params):
-    """The log-probabilities of the values on the last axis, wide."""
+def _log_probs_of_counts(log_probs, n, params):
     wide = _numerics.widen(_arguments.floats("params", params))
-    batch = wide.shape[:-1] if log_probs is _given_log_probs else wide.shape
-    return log_probs(jnp.zeros((*batch, len(values)), wide.dtype), wide)
+    return log_probs(jnp.zeros((*wide.shape, n), wide.dtype), wide)
 
 
-def _sample_value(values, log_probs, key, params):
-    d = categorical.sample(key, log_probs(params))
-    return (d @ values.astype(d.dtype)).astype(jnp.asarray(params).dtype)
+def _sample_value(values, of_params, key, params):
+    return _weighted(values, categorical.sample(key, of_params(params)), params)
 
 
-def _log_prob_of_sample(values, log_probs, x, params):
-    return log_prob_of_value(x, log_probs(params), jnp.asarray(values))
+def _log_prob_of_sample(values, of_params, x, params):
+    return log_prob_of_value(x, of_params(params), values)
 
 
-def _mean_value(values, log_probs, params):
-    p = categorical.mean(log_probs(params))
-    return (p @ values.astype(p.dtype)).astype(jnp.asarray(params).dtype)
+def _mean_value(values, of_params, params):
+    return _weighted(values, categorical.mean(of_params(params)), params)
 
 
-def _support_of_values(values, log_probs, params):
-    batch = jax.eval_shape(log_probs, params).shape[:-1]
+def _weighted(values, w, params):
+    # Not the default precision, which on some accelerators has 8 bits: 257 would be 256.
+    z = jnp.tensordot(w, values.astype(w.dtype), 1, precision="highest")
+    return z.astype(jnp.asarray(params).dtype)
+
+
+def _support_of_values(values, of_params, params):
+    batch = jax.eval_shape(of_params, params).shape[:-1]
     return joint_support(values, batch, jnp.asarray(params).dtype)
 
 
-def _kl_of_values(values, log_probs, params_q, params_p):
-    return categorical.kl(log_probs(params_q), log_probs(params_p))
+def _kl_of_values(values, of_params, params_q, params_p):
+    return categorical.kl(of_params(params_q), of_params(params_p))
 
 
 # ---------------------------------------------------------------------------------- truncations
 
 
 def poisson_truncation(rate, tail=1e-6):
-    """The smallest N >= 1 with P(count > N) <= tail, for the largest of the rates, as an int.
+    """Find the smallest truncation that a Poisson count exceeds with probability at most tail.
+
+    Value: the smallest N >= 1 with P(count > N) <= tail, for the largest of the rates.
 
     Args:
-      rate: concrete nonnegative numbers (rates, not their logarithms): a truncation sets a shape,
-        so that a traced rate raises TypeError.
-      tail: a concrete number in (0, 1).
+      rate: nonnegative numbers (rates, not their logarithms), which are not traced, since a
+        truncation sets a shape.
+      tail: a number in (0, 1), which is not traced.
+
+    Returns:
+      N, an int.
+
+    Raises:
+      TypeError: rate or tail is traced or no number.
+      ValueError: there is no rate, one is negative or not finite, or tail is not in (0, 1).
     """
     need = "concrete nonnegative numbers"
     rate = max(np.max(_concrete("rate", rate, need, lambda x: x >= 0)), np.finfo(float).tiny)
@@ -320,12 +426,22 @@ def poisson_truncation(rate, tail=1e-6):
 
 
 def geometric_truncation(logits, tail=1e-6):
-    """The smallest N >= 1 with P(count > N) <= tail, for the smallest of the logits, as an int.
+    """Find the smallest truncation that a geometric count exceeds with probability at most tail.
+
+    Value: the smallest N >= 1 with P(count > N) <= tail, for the smallest of the logits.
 
     Args:
-      logits: concrete log-odds of a success above -700: a truncation sets a shape, so that traced
-        ones raise TypeError.
-      tail: a concrete number in (0, 1).
+      logits: log-odds of a success, above -700, which are not traced, since a truncation sets a
+        shape.
+      tail: a number in (0, 1), which is not traced.
+
+    Returns:
+      N, an int.
+
+    Raises:
+      TypeError: logits or tail are traced or no numbers.
+      ValueError: there are no logits, one is not finite or not above -700, or tail is not in
+        (0, 1).
     """
     need = "concrete numbers above -700"
     lowest = np.min(_concrete("logits", logits, need, lambda x: x > -700))

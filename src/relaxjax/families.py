@@ -1,9 +1,9 @@
-"""What an estimator needs to know of a law.
+"""What an estimator needs to know about a distribution: `Family`.
 
-A law module offers its own (`bernoulli.family`, `categorical.family`, `subsets.family(k)`);
-`from_distribution` makes one of any distrax or TFP distribution. An estimator asks for the fields
-that it needs, never for a name: a law of your own that fills them in gets the estimator, and one
-that lacks one gets an error that says which.
+Start with the family of a module (`bernoulli.family`, `categorical.family`, `subsets.family(k)`),
+or make one of any distrax or TFP distribution with `from_distribution`. An estimator asks for the
+fields that it needs, never for a name: a distribution of your own that fills them in gets the
+estimator, and one that lacks a field gets an error that says which.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ MAX_SUPPORT = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Relaxation:
-    """A law as a function of noise, for `control_variates.rebar` and `relax`.
+    """A distribution as a function of noise, which `control_variates.rebar` and `relax` need.
 
-    Params are one array with the law's batch axes first; z is shaped as params.
+    Params are one array with the batch axes first; z is shaped as params.
 
     Fields:
       noise: (key, params) -> the noise behind one whole sample.
-      hard: (noise, params) -> x, the sample that this noise makes; without a gradient.
-      free: (noise, params) -> z, of which x is a function and the relaxed sample another.
-      given: (noise, x, params) -> z' from fresh noise, distributed as z is given x.
+      hard: (noise, params) -> x, the sample that this noise makes; it carries no gradient.
+      free: (noise, params) -> z, the variable of which both x and the relaxed sample are functions.
+      given: (noise, x, params) -> z', made from fresh noise and distributed as z is given x.
       relax: (z, temperature) -> the relaxed sample.
     """
 
@@ -45,27 +45,30 @@ class Relaxation:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A law of one whole joint sample x. It pickles where its functions do.
+    """A distribution of one whole joint sample x, as functions that estimators call.
+
+    A family pickles where its functions do. The first three fields are enough for `reinforce`,
+    `rloo` and `vimco`; each of the others may be None and says which estimators need it.
 
     Fields:
       name: what error messages call it, and nothing else.
-      sample: (key, params) -> x, without a gradient.
-      log_prob: (x, params) -> scalar, the log-probability of all of x.
-      mean: params -> E[x]. For `double_cv`, `muprop`, `quadratic` and `rodeo`.
-      support: params -> (S, *x.shape), every joint sample; at most 2^20 of them. For `exact`, and
-        the exact reference of `audit.measure`.
+      sample: (key, params) -> x, which carries no gradient.
+      log_prob: (x, params) -> scalar, the log-probability of all of x in nats.
+      mean: params -> E[x]. `double_cv`, `muprop`, `quadratic` and `rodeo` need it.
+      support: params -> (S, *x.shape), every joint sample; at most 2^20 of them. `exact` needs it,
+        and so does the exact reference of `audit.measure`.
       kl: (params_q, params_p) -> scalar, the KL divergence of two joint samples in nats.
       event_ndim: how many axes of x belong to one variable: 0 for bits, 1 for one-hots. It promises
         that the axes before them, and the same leading axes of every array in params, are
         independent variables, and that every function of this family takes any number of such axes,
-        none included. None where the joint sample is one piece. For `indecater`, `rebar`, `relax`
-        and `rodeo`; `exact` is faster with it.
-      variance: (u, params) -> scalar, the variance of <u, x> for a constant u shaped as x. For
-        `quadratic` with factors.
+        none included. It is None where the joint sample is one piece. `indecater`, `rebar`, `relax`
+        and `rodeo` need it, and `exact` is faster with it.
+      variance: (u, params) -> scalar, the variance of <u, x> for a constant u shaped as x.
+        `quadratic` needs it for factors.
       neighbors: (x, params) -> (steps, probabilities): for each variable every other value that it
         may take, as (R, *x.shape) steps to it from x, and the probabilities (R, *batch) of these
-        values. For `indecater` and `rodeo`.
-      relaxation: a `Relaxation`. For `rebar` and `relax`.
+        values. `indecater` and `rodeo` need it.
+      relaxation: a `Relaxation`. `rebar` and `relax` need it.
     """
 
     name: str
@@ -81,22 +84,35 @@ class Family:
 
 
 def total(function):
-    """The sum over all variables of a function of one array of them, which pickles if it does."""
+    """Sum a function of independent variables over all of them.
+
+    Args:
+      function: a function of one or more arrays that returns a number for each variable.
+
+    Returns:
+      A function of the same arguments that returns the sum of these numbers, a scalar; it pickles
+      where function does.
+    """
     return functools.partial(_total, function)
 
 
 def _total(function, *args):
+    """The sum of what function returns."""
     return jnp.sum(function(*args))
 
 
 def check_enumerable(values, shape):
-    """Check that variables of so many values each, one for each entry of shape, are few enough.
+    """Check that the joint samples of independent variables are few enough to enumerate.
 
     Args:
-      values: the number of values of one variable.
-      shape: the batch shape.
-    Returns None.
-    Errors: ValueError above 2^20 joint samples.
+      values: the number of values of one variable, an int.
+      shape: batch shape, a tuple with one variable for each entry.
+
+    Returns:
+      None.
+
+    Raises:
+      ValueError: there are more than 2^20 joint samples.
     """
     variables = math.prod(shape)
     # The first test keeps a count of subsets, of thousands of digits, from being raised to a power.
@@ -109,13 +125,18 @@ def check_enumerable(values, shape):
 
 
 def joint_index(values, shape):
-    """Every joint choice of one of so many values by each variable; the last one changes fastest.
+    """List every joint choice, by each of some variables, of one of its values.
 
     Args:
-      values: the number of values of one variable.
-      shape: the batch shape, one variable for each entry.
-    Returns: (values ** prod(shape), *shape) NumPy integers.
-    Errors: ValueError above 2^20 samples.
+      values: the number of values of one variable, an int.
+      shape: batch shape, a tuple with one variable for each entry.
+
+    Returns:
+      NumPy integers from 0 to values - 1, of shape (values ** prod(shape), *shape); the last
+      variable changes fastest.
+
+    Raises:
+      ValueError: there are more than 2^20 joint choices.
     """
     check_enumerable(values, shape)
     index = list(itertools.product(range(values), repeat=math.prod(shape)))
@@ -123,26 +144,36 @@ def joint_index(values, shape):
 
 
 def joint_support(points, shape, dtype):
-    """Every joint sample of independent variables, each of which takes the given points.
+    """List every joint sample of independent variables that take the same values.
 
     Args:
       points: (m, *event) NumPy array, the values of one variable.
-      shape: the batch shape, one variable for each entry.
-      dtype: of the result.
-    Returns: (m ** prod(shape), *shape, *event); the last variable changes fastest.
-    Errors: ValueError above 2^20 samples.
+      shape: batch shape, a tuple with one variable for each entry.
+      dtype: dtype of the result.
+
+    Returns:
+      An array (m ** prod(shape), *shape, *event); the last variable changes fastest.
+
+    Raises:
+      ValueError: there are more than 2^20 joint samples.
     """
     return jnp.asarray(points[joint_index(len(points), shape)], dtype)
 
 
 def support_of_subsets(params, k):
-    """Every joint sample of independent k-hots, in the order of itertools.combinations.
+    """List every joint sample of independent k-hots, in the order of itertools.combinations.
 
     Args:
-      params: an array of floats (..., n), of which only the shape and the dtype are used.
+      params: (..., n) floats, of which only the shape and the dtype are used.
       k: static integer from 1 to n.
-    Returns: (S, ..., n) in the dtype of params, entries 0 and 1.
-    Errors: ValueError above 2^20 samples.
+
+    Returns:
+      An array (S, ..., n) of entries 0 and 1, in the dtype of params.
+
+    Raises:
+      TypeError: params are not floats, or k is no static integer.
+      ValueError: params have no axis of items, k is not from 1 to n, or there are more than 2^20
+        joint samples.
     """
     params = _arguments.floats("params", params, event_ndim=1)
     n = params.shape[-1]
@@ -155,16 +186,22 @@ def support_of_subsets(params, k):
 
 
 def from_distribution(build, *, support=None):
-    """The family of any distrax or TFP distribution, neither of which is imported.
+    """Make the family of any distrax or TFP distribution, neither of which is imported.
 
     Args:
-      build: params -> an object with `sample(seed=key)` and `log_prob(x)`; params any pytree.
-      support: params -> (S, *x.shape), every joint sample, where the law is finite.
-    Returns: a Family named "from_distribution". Its samples keep the shape and dtype of the
-      distribution and carry no gradient, also where `sample` is reparameterized; its log_prob sums
-      over the batch axes, which are independent variables of the joint sample; its mean is
+      build: params -> an object with `sample(seed=key)` and `log_prob(x)`; params may be any
+        pytree.
+      support: params -> (S, *x.shape), every joint sample, where these are finitely many; None
+        leaves the field out.
+
+    Returns:
+      A `Family` named "from_distribution". Its samples keep the shape and dtype of the distribution
+      and carry no gradient, also where `sample` is reparameterized; its log_prob sums over the
+      batch axes, which are independent variables of the joint sample; its mean is
       `build(params).mean()` and raises what that raises. `dataclasses.replace` adds fields.
-    Errors: TypeError where build is not callable, or where what it builds lacks a method.
+
+    Raises:
+      TypeError: build is not callable or, when the family is used, what it builds lacks a method.
     """
     if not callable(build):
         raise TypeError(f"build: got {build!r}, need a function of params")
@@ -178,6 +215,7 @@ def from_distribution(build, *, support=None):
 
 
 def _method(build, params, name):
+    """The method of that name of build(params), or the error that it has none."""
     distribution = build(params)
     if not callable(getattr(distribution, name, None)):
         raise TypeError(f"build: got a {type(distribution).__name__}, need a method {name}")

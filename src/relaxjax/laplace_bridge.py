@@ -1,14 +1,11 @@
-"""Dirichlet laws and the Gaussians nearest to them in logit space, in closed form.
+"""Dirichlet distributions and the Gaussians nearest to them in logit space, in closed form.
 
-Start with `to_gaussian`, and with `to_dirichlet` for the way back, which undoes it exactly. The
-Gaussian is Laplace's approximation of the Dirichlet in the basis of the softmax, where its mode is
-at softmax(mean) = concentration / sum(concentration).
+Start with `to_gaussian`; `to_dirichlet` is the way back, and undoes it exactly. The Gaussian is
+Laplace's approximation of the Dirichlet in the basis of the softmax, where the mode of the
+Dirichlet is at softmax(mean) = concentration / sum(concentration).
 
-Throughout: parameters are (..., C) with C >= 2, leading axes a batch. A concentration or variance
-is positive and finite: otherwise ValueError for a Python or NumPy array, NaN in a row of a
-jax.Array. Results have the dtype of concentration or mean; arithmetic is in float32 or wider.
-Integers or a scalar raise TypeError, shapes that do not agree ValueError. Everything is
-differentiable to any order. In the formulas a is the concentration and S = sum_k 1 / a_k.
+Classes are the last axis, and the axes before it are a batch. Every function is differentiable to
+any order.
 """
 
 import math
@@ -20,12 +17,26 @@ from relaxjax import _arguments, _numerics
 
 
 def to_gaussian(concentration):
-    """The mean and the variances of the logits.
+    """Compute the mean and the variances of the logits of a Dirichlet distribution.
 
-    Value: mean = log a - average(log a), which sums to 0; variance_k = (1 - 2/C) / a_k + S / C^2,
-      the diagonal of `covariance`.
-    Returns (mean, variance), both (..., C); a variance is the square of a scale.
-    Source: MacKay 1998; Hobbhahn, Kristiadi, Hennig 2022, arXiv:2003.01227; alpha is concentration.
+    Value: mean = log a - average(log a), which sums to 0, and variance_k =
+      (1 - 2/C) / a_k + S / C^2, the diagonal of `covariance`, where a is concentration and
+      S = sum_k 1 / a_k.
+
+    Args:
+      concentration: (..., C) floats, C >= 2, positive and finite.
+
+    Returns:
+      (mean, variance), each of the shape and dtype of concentration; a variance is the square of a
+      scale. Arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: concentration is not floats.
+      ValueError: concentration has no last axis of 2 or more, or one in Python or NumPy is not
+        positive and finite (a jax.Array gives NaN throughout the row).
+
+    Source: MacKay 1998; Hobbhahn, Kristiadi, Hennig 2022, arXiv:2003.01227; their alpha is
+      concentration here.
     """
     a, dtype = _concentration(concentration)
     mean, variance = _project(jnp.log(a), 1 / a)
@@ -33,13 +44,37 @@ def to_gaussian(concentration):
 
 
 def covariance(concentration):
-    """The full covariance of the logits.
+    """Compute the full covariance of the logits of a Dirichlet distribution.
 
-    Value: P diag(1 / a) P, P = I - 11^T / C: entries delta_kl / a_k - (1/a_k + 1/a_l - S/C) / C.
-      Its rows sum to 0 and its rank is C - 1, so that it has no Cholesky factor; to sample, project
-      independent Gaussians of variances 1 / a.
-    Returns (..., C, C).
-    Source: as `to_gaussian`.
+    Value: P diag(1 / a) P, where a is concentration and P = I - 11^T / C. Its entries are
+      delta_kl / a_k - (1/a_k + 1/a_l - S/C) / C, S = sum_k 1 / a_k. Its rows sum to 0 and its rank
+      is C - 1, so that it has no Cholesky factor; to sample, project independent Gaussians of
+      variances 1/a.
+
+    Args:
+      concentration: (..., C) floats, C >= 2, positive and finite.
+
+    Returns:
+      The covariance, of shape (..., C, C), in the dtype of concentration; arithmetic is in float32
+      or wider.
+
+    Raises:
+      TypeError: concentration is not floats.
+      ValueError: concentration has no last axis of 2 or more, or one in Python or NumPy is not
+        positive and finite (a jax.Array gives NaN throughout the matrix).
+
+    Source: MacKay 1998; Hobbhahn, Kristiadi, Hennig 2022, arXiv:2003.01227; their alpha is
+      concentration here.
+
+    To sample logits that have it:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from relaxjax import laplace_bridge
+    >>> a = jnp.array([2.0, 0.5, 4.0])
+    >>> x = jax.random.normal(jax.random.key(0), (100_000, 3)) / jnp.sqrt(a)
+    >>> x -= jnp.mean(x, axis=-1, keepdims=True)
+    >>> bool(jnp.allclose(jnp.cov(x.T), laplace_bridge.covariance(a), atol=0.02))
+    True
     """
     a, dtype = _concentration(concentration)
     classes, inverse = a.shape[-1], 1 / a
@@ -50,14 +85,27 @@ def covariance(concentration):
 
 
 def to_dirichlet(mean, variance):
-    """The concentration of the Dirichlet with this mean and these variances of the logits.
+    """Compute the concentration of the Dirichlet whose logits have this mean and these variances.
 
-    Value: a_k = (1 - 2/C + exp(mean_k + lse(-mean)) / C^2) / variance_k, which is positive and the
-      same for a shifted mean; the inverse of `to_gaussian`. A Gaussian from elsewhere, free in all
-      C directions, should pass `project` first.
-    Args: mean: (..., C); variance: (..., C), the diagonal of the covariance, broadcast with mean.
-    Returns (..., C).
-    Source: as `to_gaussian`.
+    Value: a_k = (1 - 2/C + exp(mean_k + lse(-mean)) / C^2) / variance_k, lse the log-sum-exp, which
+      is positive and the same for a shifted mean. It is the inverse of `to_gaussian`. A Gaussian
+      from elsewhere, free in all C directions, should pass `project` first.
+
+    Args:
+      mean: (..., C) floats, C >= 2.
+      variance: floats, positive and finite, the diagonal of the covariance; broadcast with mean.
+
+    Returns:
+      The concentration a, in the shape that both broadcast to and in the dtype of mean; arithmetic
+      is in float32 or wider.
+
+    Raises:
+      TypeError: mean or variance is not floats.
+      ValueError: mean has no last axis of 2 or more, a Python or NumPy variance is not positive and
+        finite (a jax.Array gives NaN in that entry), or the shapes do not broadcast together.
+
+    Source: MacKay 1998; Hobbhahn, Kristiadi, Hennig 2022, arXiv:2003.01227; their alpha is
+      concentration here.
     """
     mean, variance, dtype = _moments(mean, variance)
     classes = mean.shape[-1]
@@ -67,13 +115,25 @@ def to_dirichlet(mean, variance):
 
 
 def project(mean, variance):
-    """A Gaussian of independent logits, projected onto the logits that sum to 0.
+    """Project a Gaussian of independent logits onto the logits that sum to 0.
 
     Value: mean - average(mean), and (1 - 2/C) variance_k + sum(variance) / C^2, the diagonal of
       P diag(variance) P, P = I - 11^T / C. The whole projected Gaussian has the softmax of the
-      given one; its diagonal alone has not, and a second projection changes it again.
-    Args: as `to_dirichlet`.
-    Returns (mean, variance), both (..., C).
+      given one. Its diagonal alone does not, and a second projection changes it again.
+
+    Args:
+      mean: (..., C) floats, C >= 2.
+      variance: floats, positive and finite, the diagonal of the covariance; broadcast with mean.
+
+    Returns:
+      (mean, variance), each in the shape that both broadcast to and in the dtype of mean;
+      arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: mean or variance is not floats.
+      ValueError: mean has no last axis of 2 or more, a Python or NumPy variance is not positive and
+        finite (a jax.Array gives NaN variances in that row), or the shapes do not broadcast
+        together.
     """
     mean, variance, dtype = _moments(mean, variance)
     mean, variance = _project(mean, variance)
@@ -93,7 +153,7 @@ def _concentration(concentration):
 
 
 def _moments(mean, variance):
-    """Both in one wide dtype and one shape, and the dtype to return."""
+    """Return mean and variance in one wide dtype and one shape, and the dtype to return."""
     _arguments.floats("mean", mean, 1, 2)
     _arguments.floats("variance", variance)
     wide, other, dtype = _arguments.broadcast_together(variance, mean, 1, "variance", "mean")

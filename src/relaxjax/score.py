@@ -1,21 +1,10 @@
-"""Score-function estimators: the law is sampled; the loss, not the sample, carries the gradient.
+"""Score-function estimators: the loss, not the sample, carries the gradient.
 
-Start with `rloo`: any law, two calls of f, no hyperparameter. `disarm` is better for bits at the
-same cost, and `control_variates.quadratic` where its coefficients can be learned.
-
-Throughout: `key` is a PRNG key; `f` takes one whole sample x, shaped as `params` (whose leading
-axes are independent variables of one joint sample), and returns a float scalar; it may close over
-anything, tracers included; batch over data with jax.vmap. `params` are those of the law (its
-logits; any pytree for `families.from_distribution`), and `family` is the law. All samples of one
-call go through one vmapped f. The result is a scalar to minimize, in the dtype of f: its value
-estimates E[f]; its gradient in params is the estimator, in their dtype; its gradient in what f
-closes over is the ordinary one, averaged over the samples. Where f itself closes over params (an
-entropy term), its own derivative adds to the estimator, as it should. Second derivatives in params
-are 0 (but for `exact`). Arithmetic is in float32 or wider. In the formulas x_k are the samples,
-f_k = f(x_k), K is num_samples, a bar the mean over samples, s(x) the gradient of log_prob in
-params, which is x - p for bits and categoricals. Errors, all at trace time: TypeError where f does
-not return a float scalar; ValueError where num_samples is too small or the family lacks what the
-estimator needs.
+Start with `rloo`, which takes any distribution, calls f twice and has no hyperparameter. `disarm`
+is better for bits at the same cost, and `control_variates.quadratic` where its coefficients can be
+learned. All samples of one call go through one vmapped f; batch over data with jax.vmap. Where f
+itself closes over params (an entropy term), its own derivative adds to the estimator, as it should.
+Every error is raised at trace time.
 """
 
 import jax
@@ -29,12 +18,34 @@ from relaxjax._surrogate import attach, constants
 
 
 def reinforce(key, f, params, *, family, num_samples=1, baseline=0.0):
-    """REINFORCE, the score-function estimator, with a constant baseline.
+    """Estimate E[f(x)] with REINFORCE: the score function, weighted by f less a constant.
 
-    Gradient: 1/K sum_k (f_k - baseline) s(x_k); 0 in baseline.
+    Value: the mean of f(x_k) over K = num_samples samples x_k.
+    Gradient: 1/K sum_k (f_k - baseline) s(x_k) for params and 0 for baseline, where f_k = f(x_k)
+      and s(x) is the gradient of log_prob in params, which is x - p for bits and categoricals.
     Bias: none, as long as baseline does not depend on the samples.
     Cost: K calls of f. The variance grows with (f - baseline)^2.
-    Args: num_samples: static integer >= 1; baseline: any real scalar, traced.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as `family.sample` makes it, to a float scalar; it may
+        close over anything, tracers included.
+      params: parameters of the family, its logits or any pytree that it takes; leading axes are
+        independent variables of one joint sample.
+      family: a `Family`; sample and log_prob are enough.
+      num_samples: static integer >= 1, K.
+      baseline: real scalar; may be traced.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
+      params is the one above, in their dtype; in what f closes over it is the ordinary one,
+      averaged over the samples. Second derivatives in params are 0.
+
+    Raises:
+      TypeError: f returns no float, num_samples is no static integer, or baseline is no number.
+      ValueError: f returns an array that is no scalar, num_samples is below 1, baseline is no
+        scalar, or a Python or NumPy baseline is not finite.
+
     Source: Williams 1992, "Simple statistical gradient-following algorithms for connectionist
       reinforcement learning".
     """
@@ -52,12 +63,32 @@ def _reinforce(x, f, params, family, baseline):
 
 
 def rloo(key, f, params, *, family, num_samples=2):
-    """REINFORCE with the mean of the other samples as each one's baseline (leave-one-out).
+    """Estimate E[f(x)] with REINFORCE, where each sample's baseline is the mean of f at the others.
 
-    Gradient: 1/(K - 1) sum_k (f_k - fbar) s(x_k).
+    Value: the mean of f(x_k) over K = num_samples samples x_k.
+    Gradient: 1/(K - 1) sum_k (f_k - fbar) s(x_k) for params, where f_k = f(x_k), fbar is their mean
+      and s(x) is the gradient of log_prob in params, which is x - p for bits and categoricals.
     Bias: none.
     Cost: K calls of f.
-    Args: num_samples: static integer >= 2.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as `family.sample` makes it, to a float scalar; it may
+        close over anything, tracers included.
+      params: parameters of the family, its logits or any pytree that it takes; leading axes are
+        independent variables of one joint sample.
+      family: a `Family`; sample and log_prob are enough.
+      num_samples: static integer >= 2, K.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
+      params is the one above, in their dtype; in what f closes over it is the ordinary one,
+      averaged over the samples. Second derivatives in params are 0.
+
+    Raises:
+      TypeError: f returns no float, or num_samples is no static integer.
+      ValueError: f returns an array that is no scalar, or num_samples is below 2.
+
     Source: Salimans and Knowles 2014, arXiv:1401.1022; Kool, van Hoof, Welling 2019, "Buy 4
       REINFORCE samples, get a baseline for free!".
     """
@@ -73,22 +104,52 @@ def _rloo(x, f, params, family):
 
 
 def leave_one_out(t):
-    """The weight of each score: (t_k - the mean of the others) / K."""
+    """Compute the weight of each sample's score: (t_k - the mean of the others) / K.
+
+    Args:
+      t: (K,) floats, K >= 2, such as f at the samples.
+
+    Returns:
+      The weights, (K,) in the dtype of t.
+    """
     return (t - jnp.mean(t)) / (len(t) - 1)
 
 
 def double_cv(key, f, params, *, family, num_samples=2, scale=0.5):
-    """RLOO with a second control variate, linear in each sample, from f's own gradients.
+    """Estimate E[f(x)] with RLOO and a second control variate, made from f's own gradients.
 
-    Gradient: 1/(K - 1) sum_k (t_k - tbar) s(x_k) + scale Sigma vbar, with
-      t_k = f_k - scale <v_k, x_k - mu>, v_k the mean of grad f(x_j) over j != k, vbar that of all,
-      mu = E[x], Sigma v the pullback of mu at v. In scale it is the gradient of the squared norm
-      of that in params, which estimates the total variance's without bias.
-    Bias: none at any scale that does not depend on the samples, for any law with a mean. For linear
-      f at scale 1 the variance is 0 too; scale 0 is rloo.
+    Value: the mean of f(x_k) over K = num_samples samples x_k.
+    Gradient: g = 1/(K - 1) sum_k (t_k - tbar) s(x_k) + scale Sigma vbar for params, where
+      t_k = f(x_k) - scale <v_k, x_k - mu>, tbar is their mean, mu = E[x], v_k is the mean of grad
+      f(x_j) over j != k, vbar the mean of all grad f(x_k), Sigma v the pullback of mu at v and s(x)
+      the gradient of log_prob in params, which is x - mu for bits, categoricals and k-subsets. For
+      scale it is the gradient of ||g||^2, which estimates the gradient of the total variance
+      without bias.
+    Bias: none at any scale that does not depend on the samples, for any distribution with a mean.
+      For linear f at scale 1 the variance is 0 too; scale 0 is rloo.
     Cost: K calls of f with their gradients; f must be differentiable between the samples.
-    Args: num_samples: static integer >= 2; scale: any real scalar, traced; learn it by descent.
-    Errors: TypeError where samples are integers.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as `family.sample` makes it, to a float scalar; it may
+        close over anything, tracers included.
+      params: parameters of the family, its logits or any pytree that it takes; leading axes are
+        independent variables of one joint sample.
+      family: a `Family` with mean, whose samples are floats.
+      num_samples: static integer >= 2, K.
+      scale: any real scalar; may be traced. Learn it by descent.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
+      params and in scale are those above, in their dtypes; in what f closes over it is the ordinary
+      one, averaged over the samples. Second derivatives in params are 0.
+
+    Raises:
+      TypeError: samples are integers, f returns no float, num_samples is no static integer, or
+        scale is no number.
+      ValueError: the family has no mean, f returns an array that is no scalar, num_samples is below
+        2, scale is no scalar, or a Python or NumPy scale is not finite.
+
     Source: Titsias and Shi 2022, arXiv:2111.05300; their alpha is -scale.
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
@@ -113,15 +174,35 @@ def _double_cv(x, f, params, family, scale):
 
 
 def vimco(key, log_weight, params, *, family, num_samples=2):
-    """The importance-weighted bound of K samples, with leave-one-out baselines.
+    """Estimate the importance-weighted bound of K samples, with leave-one-out baselines.
 
-    Value: L = log mean_k exp(f_k), with f = log_weight, log p(x, z) - log q(z) of one sample: a
-      lower bound of the log evidence in expectation, to MAXIMIZE (the loss is its negative).
-    Gradient: sum_k (L - L_k) s(x_k), where L_k has f_k replaced by the mean of the other f_j; what
-      f closes over, params too, gets sum_k softmax(f)_k grad f_k.
+    Value: L = log mean_k exp(f_k) over K = num_samples samples x_k, where f_k = log_weight(x_k),
+      the log p(x, z) - log q(z) of one sample z: a lower bound of the log evidence in expectation,
+      to MAXIMIZE (the loss is its negative).
+    Gradient: sum_k (L - L_k) s(x_k) for params, where L_k is L with f_k replaced by the mean of the
+      other f_j and s(x) is the gradient of log_prob in params, which is x - p for bits and
+      categoricals. What log_weight closes over, params too, gets sum_k softmax(f)_k grad f_k.
     Bias: none for the gradient of E[L].
     Cost: K calls of log_weight.
-    Args: num_samples: static integer >= 2.
+
+    Args:
+      key: PRNG key.
+      log_weight: function of one whole sample, shaped as `family.sample` makes it, to a float
+        scalar; it may close over anything, tracers included.
+      params: parameters of the family q, its logits or any pytree that it takes; leading axes are
+        independent variables of one joint sample.
+      family: a `Family`; sample and log_prob are enough.
+      num_samples: static integer >= 2, K.
+
+    Returns:
+      A scalar to maximize, in nats and in the dtype of log_weight; arithmetic is in float32 or
+      wider. Its gradients are those above, in the dtype of what they are taken in. Second
+      derivatives in params are 0.
+
+    Raises:
+      TypeError: log_weight returns no float, or num_samples is no static integer.
+      ValueError: log_weight returns an array that is no scalar, or num_samples is below 2.
+
     Source: Mnih and Rezende 2016, arXiv:1602.06725, eq. 7 to 10.
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
@@ -140,13 +221,27 @@ def _vimco(x, log_weight, params, family):
 
 
 def exact(f, params, *, family):
-    """E[f] by the sum over the support: no key, no variance, all derivatives true.
+    """Compute E[f(x)] by summing over the support: no key, no variance, every derivative exact.
 
     Value: sum_x p(x) f(x); a state of probability 0 contributes 0, whatever f is there.
     Gradient: exact, to any order, by ordinary autodiff in params and in what f closes over.
     Bias: none.
-    Cost: a call of f for each state, all in one vmapped call, whose memory grows with them.
-    Errors: ValueError where the family has no support, or one of more than 2^20 states.
+    Cost: one call of f for each state, all in one vmapped call, whose memory grows with their
+      number.
+
+    Args:
+      f: function of one whole sample, shaped as `family.sample` makes it, to a float scalar; it may
+        close over anything, tracers included.
+      params: parameters of the family, its logits or any pytree that it takes.
+      family: a `Family` with support; faster where it has event_ndim.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: f returns no float.
+      ValueError: the family has no support, its variables have more than 2^20 joint states, or f
+        returns an array that is no scalar.
     """
     _surrogate.require(family, "exact", "support")
     support, log_p = _surrogate.support_and_log_probs(family, params)
@@ -160,14 +255,36 @@ def exact(f, params, *, family):
 
 
 def indecater(key, f, params, *, family):
-    """The exact sum over each variable's values, the others held at one sample.
+    """Estimate E[f(x)] by summing over each variable's values, with the others held at one sample.
 
-    Gradient: for variable i and class c, p_ic (F_ic - sum_c' p_ic' F_ic'), F_ic = f(x with variable
-      i set to c).
+    Value: f(x) at the sample x.
+    Gradient: for params the sum, over variables i and their other values y, of
+      p_i(y) (f(x with variable i set to y) - f(x)) s_i(y), where s_i is the gradient of variable
+      i's log_prob. For categoricals that is p_ic (F_ic - sum_c' p_ic' F_ic') at class c, where
+      F_ic = f(x with variable i set to c).
     Bias: none. The variance is 0 for one variable, and for f that is a sum over variables.
     Cost: N (C - 1) + 1 calls of f for N categoricals of C classes, D + 1 for D bits; f(x) alone
       carries the gradient of what f closes over.
-    Errors: ValueError for a family other than bernoulli and categorical.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as `family.sample` makes it, to a float scalar; it may
+        close over anything, tracers included.
+      params: parameters of the family, its logits or any pytree that it takes; leading axes are
+        independent variables of one joint sample.
+      family: a `Family` with event_ndim and neighbors, such as those of `bernoulli` and
+        `categorical`.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
+      params is the one above, in their dtype; in what f closes over it is the ordinary one at x.
+      Second derivatives in params are 0.
+
+    Raises:
+      TypeError: f returns no float.
+      ValueError: the family has no event_ndim or no neighbors, or f returns an array that is no
+        scalar.
+
     Source: De Smet, Sansone, Zuidberg Dos Martires 2023, arXiv:2311.12569 (IndeCateR), with one
       sample for all variables.
     """
@@ -184,7 +301,7 @@ def _indecater(x, f, params, family):
     one = np.eye(q[0].size, dtype=x.dtype).reshape(-1, *q.shape[1:], *event)
     moved = x[None, None] + one[None] * steps[:, None].astype(x.dtype)
     (G,) = constants(_surrogate.evaluate(f, moved.reshape(-1, *x.shape)))
-    # In differences, which cancel in f(x); a value of probability 0 may have any f.
+    # As differences from f(x), so that rounding cancels; where q is 0, f may be anything.
     gain = jnp.where(q == 0, 0, q * (G.astype(F.dtype).reshape(q.shape) - F))
     g = _surrogate.score_by_variable(family, gain, X[None] + steps, l)
     return attach(value, params, g)
@@ -194,13 +311,30 @@ def _indecater(x, f, params, family):
 
 
 def arm(key, f, logits):
-    """Augment-REINFORCE-merge: a pair of antithetic bits.
+    """Estimate E[f(b)] from a pair of antithetic bits: augment-REINFORCE-merge.
 
-    Gradient: (f(b) - f(b')) (u - 1/2), b = 1[u > 1 - p], b' = 1[u < p], u ~ U(0, 1) an entry; 0
-      at infinite logits.
-    Value: (f(b) + f(b')) / 2.
+    Value: (f(b) + f(b')) / 2, where b = 1[u > 1 - p] and b' = 1[u < p], p = sigmoid(logits) and
+      u ~ U(0, 1) per entry.
+    Gradient: (f(b) - f(b')) (u - 1/2) for logits; 0 at infinite logits.
     Bias: none.
     Cost: 2 calls of f. `disarm` has the same cost and never more variance.
+
+    Args:
+      key: PRNG key.
+      f: function of all bits, exactly 0.0 or 1.0 and shaped as logits, to a float scalar; it may
+        close over anything, tracers included.
+      logits: floats of any shape, the log-odds of independent bits of one joint sample; infinite
+        ones are bits that never change.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
+      logits is the one above, in their dtype; in what f closes over it is the ordinary one,
+      averaged over both samples. Second derivatives in logits are 0.
+
+    Raises:
+      TypeError: logits are not floats, or f returns no float.
+      ValueError: f returns an array that is no scalar.
+
     Source: Yin and Zhou 2019, arXiv:1807.11143, theorem 1.
     """
     wide, _ = _arguments.parameters("logits", logits, None)
@@ -210,21 +344,39 @@ def arm(key, f, logits):
 
 def _arm(noise, f, logits):
     values, l, F, _ = _antithetic(noise[None], f, logits)
-    # u - 1/2 = tanh(noise / 2) / 2, and no noise where the bit is sure.
+    # u - 1/2 = tanh(noise / 2) / 2, and 0 for a sure bit, which no noise changes.
     u = jnp.where(jnp.isinf(l), 0, jnp.tanh(noise / 2) / 2)
     return attach(_surrogate.mean_value(values), logits, (F[0, 0] - F[1, 0]) * u)
 
 
 def disarm(key, f, logits, *, num_samples=2):
-    """ARM given its bits: the noise integrated out (also found as U2G).
+    """Estimate E[f(b)] from pairs of antithetic bits, as `arm` does with its noise integrated out.
 
-    Gradient: the mean over num_samples / 2 pairs of (f(b) - f(b')) (b - b') s(|logits|) / 2, the
-      pairs b, b' as in `arm`, s the sigmoid.
-    Value: the mean over all samples.
+    Value: the mean of f over all num_samples samples.
+    Gradient: for logits the mean over num_samples / 2 pairs of
+      (f(b) - f(b')) (b - b') s(|logits|) / 2, where b = 1[u > 1 - p] and b' = 1[u < p],
+      p = s(logits), s is the sigmoid and u ~ U(0, 1) per entry and pair.
     Bias: none.
     Cost: num_samples calls of f.
-    Args: num_samples: static even integer >= 2.
-    Source: Dong, Mnih, Tucker 2020, arXiv:2006.10680; Yin et al. 2020.
+
+    Args:
+      key: PRNG key.
+      f: function of all bits, exactly 0.0 or 1.0 and shaped as logits, to a float scalar; it may
+        close over anything, tracers included.
+      logits: floats of any shape, the log-odds of independent bits of one joint sample; infinite
+        ones are bits that never change.
+      num_samples: static even integer >= 2.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
+      logits is the one above, in their dtype; in what f closes over it is the ordinary one,
+      averaged over the samples. Second derivatives in logits are 0.
+
+    Raises:
+      TypeError: logits are not floats, f returns no float, or num_samples is no static integer.
+      ValueError: num_samples is odd or below 2, or f returns an array that is no scalar.
+
+    Source: Dong, Mnih, Tucker 2020, arXiv:2006.10680; Yin et al. 2020 (U2G).
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
     if num_samples % 2:
@@ -241,7 +393,7 @@ def _disarm(noise, f, logits):
 
 
 def _antithetic(noise, f, logits):
-    """f at the bits of pairs of mirrored noise, and the constants logits, f, bits of (2, pairs)."""
+    """f at pairs of bits of mirrored noise, and the constants logits, f, bits; (2, pairs) lead."""
     wide = jax.lax.stop_gradient(_numerics.widen(logits))
     b = _numerics.indicator(jnp.stack([wide[None] + noise, wide[None] - noise]))
     values = jax.vmap(lambda b: _surrogate.evaluate(f, b))(b.astype(logits.dtype))
@@ -249,13 +401,33 @@ def _antithetic(noise, f, logits):
 
 
 def arms(key, f, logits, *, num_samples=4):
-    """RLOO over bits that push one another apart, by a Dirichlet copula in each entry.
+    """Estimate E[f(b)] with RLOO over bits that repel one another, by a Dirichlet copula per entry.
 
-    Gradient: rho / (K - 1) sum_k (f_k - fbar) (b_k - p), rho = q (1 - q) / (q - J(q)) an entry,
-      with q = min(p, 1 - p) and J(q) = max(0, 2 q^(1/(K - 1)) - 1)^(K - 1) = P(two bits both rare).
-    Bias: none. K = 2 is disarm with one pair, in law; rho = 1 would be independent bits.
+    Value: the mean of f(b_k) over K = num_samples samples b_k.
+    Gradient: rho / (K - 1) sum_k (f_k - fbar) (b_k - p) for logits, where f_k = f(b_k), fbar is
+      their mean, p = sigmoid(logits), and per entry rho = q (1 - q) / (q - J(q)), with
+      q = min(p, 1 - p) and J(q) = max(0, 2 q^(1/(K - 1)) - 1)^(K - 1) = P(two bits both take their
+      rarer value).
+    Bias: none. K = 2 is disarm with one pair, in distribution; independent bits would have rho = 1.
     Cost: K calls of f.
-    Args: num_samples: static integer >= 2.
+
+    Args:
+      key: PRNG key.
+      f: function of all bits, exactly 0.0 or 1.0 and shaped as logits, to a float scalar; it may
+        close over anything, tracers included.
+      logits: floats of any shape, the log-odds of independent bits of one joint sample; infinite
+        ones are bits that never change.
+      num_samples: static integer >= 2, K.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
+      logits is the one above, in their dtype; in what f closes over it is the ordinary one,
+      averaged over the samples. Second derivatives in logits are 0.
+
+    Raises:
+      TypeError: logits are not floats, f returns no float, or num_samples is no static integer.
+      ValueError: num_samples is below 2, or f returns an array that is no scalar.
+
     Source: Dimitriev and Zhou 2021, arXiv:2105.14141 (ARMS-D), without their constant in the
       denominator, which is a bias.
     """
@@ -286,15 +458,36 @@ def _arms(noise, f, logits):
 
 
 def unordered_set(key, f, logits, *, num_samples=4):
-    """The classes of a Gumbel top-k draw without replacement, each weighted by its exact
-    conditional probability of having been drawn first.
+    """Estimate E[f(x)] of one categorical from a set of classes drawn without replacement.
 
-    Value: sum_S w_s f_s, w_s = P(s first | the set S).
-    Gradient: sum_S w_s (f_s - B_s) (e_s - p), B_s the estimate of E[f] from S given that s came
-      first.
+    The set is that of a Gumbel top-k draw, and each of its classes is weighted by the exact
+    conditional probability that it was drawn first.
+
+    Value: sum_s w_s f_s over the classes s of the set S, where f_s = f(e_s), e_s is the one-hot of
+      s and w_s = P(s was drawn first | the set is S).
+    Gradient: sum_s w_s (f_s - B_s) (e_s - p) for logits, where p = softmax(logits) and B_s is the
+      estimate of E[f] from S given that s came first.
     Bias: none in value and gradient. With as many samples as classes both are exact.
-    Cost: min(num_samples, C) calls of f, and 2^num_samples numbers.
-    Args: logits: (C,), one variable; num_samples: static integer from 2 to 10.
+    Cost: min(num_samples, C) calls of f, and memory for 2^num_samples numbers.
+
+    Args:
+      key: PRNG key.
+      f: function of a one-hot (C,), entries exactly 0.0 and 1.0, to a float scalar; it may close
+        over anything, tracers included.
+      logits: (C,) floats, unnormalized log-probabilities of one variable; -inf masks a class, at
+        which f may be anything.
+      num_samples: static integer from 2 to 10.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
+      logits is the one above, in their dtype; in what f closes over it is sum_s w_s grad f_s.
+      Second derivatives in logits are 0.
+
+    Raises:
+      TypeError: logits are not floats, f returns no float, or num_samples is no static integer.
+      ValueError: logits do not have shape (C,), num_samples is not from 2 to 10, or f returns an
+        array that is no scalar.
+
     Source: Kool, van Hoof, Welling 2020, arXiv:2002.06043, eq. 9 and 15.
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
@@ -331,7 +524,7 @@ def _completions(log_p, chosen):
     H(T) is the probability that the draws after T complete the set: H(S) = 1 and
     H(T) = sum_{t in S - T} p_t / (1 - p(T)) H(T + t), over the bit masks of T, large ones first.
     """
-    # In H alone a masked class is merely rare: fewer live classes than samples then work.
+    # In H alone a masked class counts as rare, so that fewer live classes than samples work.
     log_p = jnp.maximum(log_p, -1e3)
     k = len(chosen)
     inside, outside = log_p[chosen], jax.nn.logsumexp(log_p.at[chosen].set(-jnp.inf))

@@ -1,19 +1,10 @@
-"""Relaxed one-hots that are functions of a Gaussian, instead of Gumbel noise.
+"""Relaxed one-hot vectors that are functions of a Gaussian instead of Gumbel noise.
 
-Start with `invertible_gaussian`: a Gaussian in C - 1 dimensions and a map onto the simplex that can
-be inverted, so that its density and its KL divergence are closed forms. `logistic_normal` is the
-softmax of a Gaussian in C dimensions.
+Start with `invertible_gaussian`: it maps a Gaussian of C - 1 dimensions onto the simplex in a way
+that can be inverted, so that its density and its KL divergence are closed forms. `logistic_normal`
+is the softmax of a Gaussian of C dimensions.
 
-Throughout: `key` is a PRNG key; `mean` is (..., C - 1) or (..., C), leading axes independent
-variables, -inf a class of exactly 0; a row with a NaN or +inf gives NaN. A hyperparameter is a
-positive scalar or has the batch shape, one number a row, and `scale`, a standard deviation, may
-have the shape of mean, one number an entry; each may be traced, and raises ValueError when a Python
-or NumPy number is out of range (a jax.Array gives NaN). `shape` is the batch shape of the result,
-without the axis of classes; None takes that of mean. Results have the dtype of mean; arithmetic and
-noise are in float32 or wider. Integers or a scalar for mean raise TypeError, a shape that it does
-not broadcast to ValueError. Every sampler serves one call of f and costs O(C) time and memory a
-variable. In the formulas eps is standard Gaussian, g the incoming cotangent, and
-J(z) = diag(z) - z z^T.
+Classes are the last axis, and the axes before it are independent variables.
 """
 
 import math
@@ -28,15 +19,36 @@ from relaxjax import _arguments, _noise, _numerics, _rules
 
 
 def invertible_gaussian(key, mean, *, scale=1.0, temperature=1.0, offset=1.0, shape=None):
-    """A Gaussian through the modified softmax, which has an inverse.
+    """Sample a relaxed one-hot vector from a Gaussian by a modified softmax that has an inverse.
 
-    Law: z = softmax(x), x_i = (mean_i + scale eps_i) / temperature for i < C, x_C = log(offset).
-    Gradient: exact. With h = J(z) g / temperature and i < C, to mean h_i, to scale h_i eps_i, to
-      temperature -sum_i h_i x_i, and to offset h_C temperature / offset.
-    Bias: none for E[f(z)] under this law.
-    Args: mean: (..., C - 1), for results (..., C).
-    Source: Potapczynski, Loaiza-Ganem, Cunningham 2020, arXiv:1912.09588; their mu, sigma, tau,
-      delta are mean, scale, temperature, offset.
+    Distribution: z = softmax(x), x_i = (mean_i + scale_i eps_i) / temperature for i < C,
+      x_C = log(offset), eps_i ~ N(0, 1).
+    Gradient: exact. With g the gradient in z, J(z) = diag(z) - z z^T, h = J(z) g / temperature and
+      i < C: h_i for mean, h_i eps_i for scale, -sum_i h_i x_i for temperature, and
+      h_C temperature / offset for offset.
+    Bias: none for E[f(z)] under this distribution.
+    Cost: one call of f; O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      mean: (..., C - 1) floats; -inf makes an entry of z that is always 0. A row with a NaN or +inf
+        gives NaN.
+      scale: standard deviation: a positive scalar, an array of the batch shape with one number per
+        row, or one of the shape of mean with one number per entry; may be traced.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      offset: the same; x_C is its logarithm.
+      shape: batch shape of z, to which that of mean broadcasts; None takes that of mean.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of mean; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: mean is not floats, a hyperparameter is no number, or shape no tuple of integers.
+      ValueError: mean has no last axis, a Python or NumPy hyperparameter is not positive (a
+        jax.Array gives NaN), or a hyperparameter or shape does not fit the batch shape.
+
+    Source: Potapczynski, Loaiza-Ganem, Cunningham 2020, arXiv:1912.09588; their mu, sigma, tau and
+      delta are mean, scale, temperature and offset here.
     """
     wide, dtype, scale, temperature = _parameters(mean, scale, temperature, shape, least=0)
     offset = _arguments.hyperparameter("offset", offset, wide, event_ndim=1)
@@ -50,23 +62,38 @@ def _invertible_gaussian(noise, mean, scale, temperature, offset):
 
 
 def _with_last(x, temperature, offset):
-    """x with the last class beside it, which is log(offset) once x is divided by temperature."""
+    """Append the last class to x, such that it is log(offset) once x is divided by temperature."""
     last = jnp.broadcast_to(temperature * jnp.log(offset), (*x.shape[:-1], 1))
     return jnp.concatenate([x, last], axis=-1)
 
 
 def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
-    """Log-density of `invertible_gaussian` at z in the simplex.
+    """Compute the log-density of `invertible_gaussian` at z in the simplex.
 
-    Value: sum_{i<C} (log N(y_i; mean_i, scale_i^2) + log temperature) - sum_{i<=C} log z_i, with
-      y_i = temperature (log z_i - log z_C + log offset): the density in the first C - 1 entries of
-      z. z is clamped to its dtype's smallest normal number, so that every draw has a finite value;
-      gradient 0 where clamped.
+    Value: sum_{i<C} (log N(y_i; mean_i, scale_i^2) + log temperature) - sum_{i<=C} log z_i, where
+      y_i = temperature (log z_i - log z_C + log offset); -inf where an entry is negative. It is the
+      density in the first C - 1 entries of z. z is clamped to the smallest normal number of its
+      dtype, so that every draw has a finite value; the gradient in z is 0 where z is clamped.
+
     Args:
-      z: (..., C), rows that sum to 1, broadcast with mean.
-      mean: (..., C - 1), finite.
-      scale, temperature, offset: required, so that they cannot disagree with the sampler's.
-    Returns the broadcast batch shape, in the dtype of mean; differentiable in all five.
+      z: (..., C) floats, rows that sum to 1; broadcast with mean.
+      mean: (..., C - 1) finite floats.
+      scale: standard deviation: a positive scalar, an array of the broadcast batch shape with one
+        number per row, or one of the shape of mean with one number per entry; may be traced. It is
+        required, like temperature and offset, so that none can disagree with the sampler's.
+      temperature: positive scalar, or an array of the broadcast batch shape; may be traced.
+      offset: the same.
+
+    Returns:
+      Nats, in the batch shape that z and mean broadcast to and in the dtype of mean; differentiable
+      in all five.
+
+    Raises:
+      TypeError: z or mean is not floats, or a hyperparameter is no number.
+      ValueError: z or mean has no last axis, z has not one class more than mean has entries, a
+        Python or NumPy hyperparameter is not positive (a jax.Array gives NaN), or the shapes do not
+        broadcast together.
+
     Source: Potapczynski et al. 2020, arXiv:1912.09588.
     """
     z = _arguments.floats("z", z, 1)
@@ -76,7 +103,7 @@ def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
             f"z: got shape {list(z.shape)}, need (..., C) for a mean of (..., C - 1), "
             f"here {list(own.shape)}"
         )
-    # A column for the last class, so that both have one shape.
+    # A column stands in for the last class, so that both have one shape.
     own = jnp.concatenate([own, jnp.zeros_like(own, shape=(*own.shape[:-1], 1))], axis=-1)
     z, wide, dtype = _arguments.broadcast_together(z, own, event_ndim=1, other="mean")
     wide = wide[..., :-1]
@@ -95,12 +122,32 @@ def invertible_gaussian_log_prob(z, mean, *, scale, temperature, offset):
 def invertible_gaussian_and_log_prob(
     key, mean, *, scale=1.0, temperature=1.0, offset=1.0, shape=None
 ):
-    """The draw of `invertible_gaussian`, and its log-density computed from the noise.
+    """Sample as `invertible_gaussian` does, and compute the log-density of the draw from its noise.
 
-    Value: (z, log_prob); log_prob is exact also where an entry of z has rounded to 0 or 1, where
-      `invertible_gaussian_log_prob` of z is only finite.
-    Args: as `invertible_gaussian`.
-    Returns (*shape, C) and (*shape), in the dtype of mean.
+    Value: (z, log_prob), where z is the draw of `invertible_gaussian` for the same key. log_prob is
+      exact also where an entry of z has rounded to 0 or 1, where `invertible_gaussian_log_prob` of
+      z is only finite.
+    Gradient: exact; z has the gradient of `invertible_gaussian`, and the gradient of log_prob
+      includes the path through z.
+    Cost: O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      mean: (..., C - 1) floats; where one is infinite there is no density, and log_prob means
+        nothing.
+      scale: standard deviation: a positive scalar, an array of the batch shape with one number per
+        row, or one of the shape of mean with one number per entry; may be traced.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      offset: the same.
+      shape: batch shape of z, to which that of mean broadcasts; None takes that of mean.
+
+    Returns:
+      z, of shape (*shape, C), and log_prob in nats, of shape `shape`, both in the dtype of mean.
+
+    Raises:
+      TypeError: mean is not floats, a hyperparameter is no number, or shape no tuple of integers.
+      ValueError: mean has no last axis, a Python or NumPy hyperparameter is not positive (a
+        jax.Array gives NaN), or a hyperparameter or shape does not fit the batch shape.
     """
     wide, dtype, scale, temperature = _parameters(mean, scale, temperature, shape, least=0)
     offset = _arguments.hyperparameter("offset", offset, wide, event_ndim=1)
@@ -114,17 +161,31 @@ def invertible_gaussian_and_log_prob(
 
 
 def invertible_gaussian_kl(mean_q, scale_q, mean_p, scale_p):
-    """KL divergence of two `invertible_gaussian` of one temperature and one offset.
+    """Compute the KL divergence of two `invertible_gaussian` of one temperature and one offset.
 
-    Value: sum_i log(scale_p / scale_q) + (scale_q^2 + (mean_q - mean_p)^2) / (2 scale_p^2) - 1/2,
-      that of the Gaussians: the map onto the simplex has an inverse and drops out. Meaningless
-      where temperature or offset differ.
-    Args: means (..., C - 1), broadcast together; scales as the sampler takes them.
-    Returns nats, in the broadcast batch shape and the dtype of mean_p; differentiable in all four.
+    Value: sum_i (log(scale_p / scale_q) + (scale_q^2 + (mean_q - mean_p)^2) / (2 scale_p^2) - 1/2),
+      the KL divergence of the Gaussians: the map onto the simplex has an inverse and drops out. It
+      is meaningless where temperature or offset differ.
+
+    Args:
+      mean_q: (..., C - 1) finite floats.
+      scale_q: standard deviation: a positive scalar, an array of the broadcast batch shape with one
+        number per row, or one of the shape of mean_q with one number per entry; may be traced.
+      mean_p: the same as mean_q, for p; broadcast with mean_q.
+      scale_p: the same as scale_q, for p.
+
+    Returns:
+      Nats, in the batch shape that both means broadcast to and in the dtype of mean_p;
+      differentiable in all four.
+
+    Raises:
+      TypeError: mean_q or mean_p is not floats, or a scale is no number.
+      ValueError: a mean has no last axis, a Python or NumPy scale is not positive (a jax.Array
+        gives NaN), or the shapes do not broadcast together.
     """
     q, p, scale_q, scale_p, dtype = _two(mean_q, scale_q, mean_p, scale_p, least=0)
     log_ratio = jnp.log(scale_q / scale_p)
-    # expm1: equal scales give exactly 0, and close ones little less.
+    # By expm1 equal scales give exactly 0, and close ones at worst a little less than 0.
     terms = (jnp.expm1(2 * log_ratio) - 2 * log_ratio + ((q - p) / scale_p) ** 2) / 2
     return jnp.sum(terms, axis=-1).astype(dtype)
 
@@ -133,15 +194,34 @@ def invertible_gaussian_kl(mean_q, scale_q, mean_p, scale_p):
 
 
 def logistic_normal(key, mean, *, scale=1.0, temperature=1.0, shape=None):
-    """The softmax of a Gaussian: a logistic-normal law on the simplex.
+    """Sample a relaxed one-hot vector as the softmax of a Gaussian: a logistic-normal vector.
 
-    Law: z = softmax((mean + scale eps) / temperature). One dimension more than the simplex has: a
-      shift of mean changes nothing, and log z_i - log z_j is N((mean_i - mean_j) / temperature,
-      (scale_i^2 + scale_j^2) / temperature^2).
-    Gradient: exact. With h = J(z) g / temperature, to mean h, to scale h_i eps_i, to temperature
-      -sum_i h_i log z_i.
-    Bias: none for E[f(z)] under this law.
-    Args: mean: (..., C), for results (..., C).
+    Distribution: z = softmax((mean + scale eps) / temperature), eps_i ~ N(0, 1). The Gaussian has
+      one dimension more than the simplex: a shift of mean changes nothing, and log z_i - log z_j is
+      N((mean_i - mean_j) / temperature, (scale_i^2 + scale_j^2) / temperature^2).
+    Gradient: exact. With g the gradient in z, J(z) = diag(z) - z z^T and h = J(z) g / temperature:
+      h_i for mean, h_i eps_i for scale, and -sum_i h_i log z_i for temperature.
+    Bias: none for E[f(z)] under this distribution.
+    Cost: one call of f; O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      mean: (..., C) floats; -inf makes an entry of z that is always 0. A row that holds nothing
+        else, or has a NaN or +inf, gives NaN.
+      scale: standard deviation: a positive scalar, an array of the batch shape with one number per
+        row, or one of the shape of mean with one number per entry; may be traced.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: batch shape of z, to which that of mean broadcasts; None takes that of mean.
+
+    Returns:
+      z, of shape (*shape, C), in the dtype of mean; noise and arithmetic are in float32 or wider.
+
+    Raises:
+      TypeError: mean is not floats, scale or temperature is no number, or shape no tuple of
+        integers.
+      ValueError: mean has no axis of classes, a Python or NumPy scale or temperature is not
+        positive (a jax.Array gives NaN), or one of them or shape does not fit the batch shape.
+
     Source: Aitchison, Shen 1980, "Logistic-normal distributions", with a temperature.
     """
     wide, dtype, scale, temperature = _parameters(mean, scale, temperature, shape)
@@ -154,17 +234,35 @@ def _logistic_normal(noise, mean, scale, temperature):
 
 
 def logistic_normal_log_prob(z, mean, *, scale, temperature):
-    """Log-density of `logistic_normal` at z in the simplex.
+    """Compute the log-density of `logistic_normal` at z in the simplex.
 
-    Value: that of the Gaussian's differences at temperature log z - mean, integrated over a common
-      shift, less sum_i log z_i: the density in any n - 1 of the n unmasked entries of z. z is
-      clamped to its dtype's smallest normal number, so that every draw has a finite value; gradient
-      0 where clamped.
+    Value: the log-density of the Gaussian at temperature log z - mean, integrated over a common
+      shift, less sum_i log z_i, which is
+      sum_i (log N(r_i; m, scale_i^2) + log temperature - log z_i)
+      - log(temperature^2 W / (2 pi)) / 2, where r_i = temperature log z_i - mean_i,
+      W = sum_i 1 / scale_i^2, m = sum_i r_i / (W scale_i^2), and i runs over the n classes that a
+      mean of -inf does not mask; -inf where a masked class has z > 0, or an entry is negative. It
+      is the density in any n - 1 of these n entries of z. z is clamped to the smallest normal
+      number of its dtype, so that every draw has a finite value; the gradient in z is 0 where z is
+      clamped.
+
     Args:
-      z: (..., C), rows that sum to 1, broadcast with mean.
-      mean: (..., C).
-      scale, temperature: required, so that they cannot disagree with the sampler's.
-    Returns the broadcast batch shape, in the dtype of mean; differentiable in all four.
+      z: (..., C) floats, rows that sum to 1; broadcast with mean.
+      mean: (..., C) floats; -inf masks a class. A row with a NaN or +inf gives NaN.
+      scale: standard deviation: a positive scalar, an array of the broadcast batch shape with one
+        number per row, or one of the shape of mean with one number per entry; may be traced. It is
+        required, like temperature, so that neither can disagree with the sampler's.
+      temperature: positive scalar, or an array of the broadcast batch shape; may be traced.
+
+    Returns:
+      Nats, in the batch shape that z and mean broadcast to and in the dtype of mean; differentiable
+      in all four.
+
+    Raises:
+      TypeError: z or mean is not floats, or scale or temperature is no number.
+      ValueError: z or mean has no axis of classes, a Python or NumPy scale or temperature is not
+        positive (a jax.Array gives NaN), or the shapes do not broadcast together.
+
     Source: Aitchison, Shen 1980, "Logistic-normal distributions", with a temperature.
     """
     z_dtype = _arguments.floats("z", z, 1).dtype
@@ -180,12 +278,32 @@ def logistic_normal_log_prob(z, mean, *, scale, temperature):
 
 
 def logistic_normal_and_log_prob(key, mean, *, scale=1.0, temperature=1.0, shape=None):
-    """The draw of `logistic_normal`, and its log-density computed from the noise.
+    """Sample as `logistic_normal` does, and compute the log-density of the draw from its noise.
 
-    Value: (z, log_prob); log_prob is exact also where an entry of z has rounded to 0 or 1, where
-      `logistic_normal_log_prob` of z is only finite.
-    Args: as `logistic_normal`.
-    Returns (*shape, C) and (*shape), in the dtype of mean.
+    Value: (z, log_prob), where z is the draw of `logistic_normal` for the same key. log_prob is
+      exact also where an entry of z has rounded to 0 or 1, where `logistic_normal_log_prob` of z is
+      only finite.
+    Gradient: exact; z has the gradient of `logistic_normal`, and the gradient of log_prob includes
+      the path through z.
+    Cost: O(C) time and memory per draw.
+
+    Args:
+      key: PRNG key.
+      mean: (..., C) floats; -inf makes an entry of z that is always 0. A row with a NaN or +inf
+        gives NaN.
+      scale: standard deviation: a positive scalar, an array of the batch shape with one number per
+        row, or one of the shape of mean with one number per entry; may be traced.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: batch shape of z, to which that of mean broadcasts; None takes that of mean.
+
+    Returns:
+      z, of shape (*shape, C), and log_prob in nats, of shape `shape`, both in the dtype of mean.
+
+    Raises:
+      TypeError: mean is not floats, scale or temperature is no number, or shape no tuple of
+        integers.
+      ValueError: mean has no axis of classes, a Python or NumPy scale or temperature is not
+        positive (a jax.Array gives NaN), or one of them or shape does not fit the batch shape.
     """
     wide, dtype, scale, temperature = _parameters(mean, scale, temperature, shape)
     noise = _noise.normal(key, wide.shape, wide.dtype)
@@ -198,25 +316,43 @@ def logistic_normal_and_log_prob(key, mean, *, scale=1.0, temperature=1.0, shape
 
 
 def _log_ratio_density(log_z, mean, scale, temperature):
-    """The density of log z's differences: that of the Gaussian, integrated over a common shift."""
+    """Compute the log-density of the differences of log z: that of the Gaussian, integrated over a
+    common shift.
+    """
     masked = mean == -jnp.inf
     scale, temperature = (jnp.broadcast_to(x, mean.shape) for x in (scale, temperature))
     r = jnp.where(masked, 0, temperature * log_z - jnp.where(masked, 0, mean))
     weight, total = _precision(scale, masked)
     r -= _numerics.row_sum(weight * r) / total
-    # One dimension fewer than there are unmasked classes.
+    # The differences have one dimension fewer than there are unmasked classes.
     terms = jnp.log(temperature / scale) - math.log(2 * math.pi) / 2 - weight * r * r / 2
     value = jnp.sum(jnp.where(masked, 0, terms), axis=-1)
-    return value - (jnp.log(temperature * temperature * total / (2 * math.pi)) / 2)[..., 0]
+    value -= (jnp.log(temperature * temperature * total / (2 * math.pi)) / 2)[..., 0]
+    return jnp.where(jnp.all(masked, axis=-1), jnp.nan, value)
 
 
 def logistic_normal_kl(mean_q, scale_q, mean_p, scale_p):
-    """KL divergence of two `logistic_normal` of one temperature, which drops out.
+    """Compute the KL divergence of two `logistic_normal` of one temperature, which drops out.
 
-    Value: that of the Gaussians, each integrated over a common shift. A temperature is a change of
-      mean and scale: laws of two temperatures compare at mean / temperature, scale / temperature.
-    Args: means (..., C), finite, broadcast together; scales as the sampler takes them.
-    Returns nats, in the broadcast batch shape and the dtype of mean_p; differentiable in all four.
+    Value: the KL divergence of the two Gaussians, each integrated over a common shift. A
+      temperature is a change of mean and scale, so that two distributions of different temperatures
+      compare at mean / temperature and scale / temperature.
+
+    Args:
+      mean_q: (..., C) finite floats.
+      scale_q: standard deviation: a positive scalar, an array of the broadcast batch shape with one
+        number per row, or one of the shape of mean_q with one number per entry; may be traced.
+      mean_p: the same as mean_q, for p; broadcast with mean_q.
+      scale_p: the same as scale_q, for p.
+
+    Returns:
+      Nats, in the batch shape that both means broadcast to and in the dtype of mean_p;
+      differentiable in all four.
+
+    Raises:
+      TypeError: mean_q or mean_p is not floats, or a scale is no number.
+      ValueError: a mean has no axis of classes, a Python or NumPy scale is not positive (a
+        jax.Array gives NaN), or the shapes do not broadcast together.
     """
     q, p, scale_q, scale_p, dtype = _two(mean_q, scale_q, mean_p, scale_p)
     scale_q, scale_p = (jnp.broadcast_to(scale, q.shape) for scale in (scale_q, scale_p))
@@ -238,21 +374,23 @@ def _precision(scale, masked):
 
 
 def _scale(name, scale, mean, wide):
-    """scale to combine with wide, which is mean wide and broadcast: a scalar, one a row or all."""
+    """Return scale, with one number in all, per row or per entry, so that it combines with wide,
+    which is mean wide and broadcast.
+    """
     shape = np.shape(scale)
     entries = shape == np.shape(mean) or len(shape) == wide.ndim
     return _arguments.hyperparameter(name, scale, wide, event_ndim=0 if entries else 1)
 
 
 def _parameters(mean, scale, temperature, shape, least=1):
-    """mean wide and broadcast, the dtype to return, and the two hyperparameters."""
+    """Return mean wide and broadcast, the dtype to return, scale and temperature."""
     wide, dtype = _arguments.parameters("mean", mean, shape, 1, least)
     scale = _scale("scale", scale, mean, wide)
     return wide, dtype, scale, _arguments.hyperparameter("temperature", temperature, wide, 1)
 
 
 def _two(mean_q, scale_q, mean_p, scale_p, least=1):
-    """Means and scales of two laws, wide, and the dtype to return."""
+    """Return the means and scales of two distributions, wide, and the dtype to return."""
     _arguments.floats("mean_q", mean_q, 1, least)
     q, p, dtype = _arguments.broadcast_together(mean_q, mean_p, 1, "mean_q", "mean_p", least)
     scale_q = _scale("scale_q", scale_q, mean_q, q)

@@ -1,18 +1,8 @@
 """k of n items: n independent bits given that their sum is k (conditional Bernoulli).
 
-Start with `zgr`: exactly k-hot forward, unbiased for an f that is quadratic in x, no hyperparameter
-to tune; `simple` has less variance and is unbiased for a linear f.
-
-Throughout: `key` is a PRNG key; `logits` are log-odds (..., n), leading axes independent variables,
--inf a masked item, of probability 0 and with gradient exactly 0; a shift of a row changes nothing.
-A row with fewer than k unmasked items, a NaN or +inf gives NaN. `k` is a static integer from 1 to
-n; another raises ValueError or TypeError. `shape` is the batch shape of the result, without the
-axis of items; None takes that of logits. Results are (*shape, n) in the dtype of logits; arithmetic
-and noise are in float32 or wider. Integer logits raise TypeError, missing axes and a shape that
-logits do not broadcast to ValueError. Every function costs O(n k) time and memory a variable.
-In the formulas e_j is the sum over the j-subsets of the product of exp(logits), x the drawn
-k-hot, mu its mean, Cov its covariance, g the incoming cotangent; second derivatives follow by
-applying the stated rule to every x in it.
+Start with `zgr`: it is exactly k-hot forward and unbiased for an f that is quadratic in x, and has
+no hyperparameter to tune. `simple` has less variance and is unbiased for a linear f. Every function
+costs O(n k) time and memory per variable.
 """
 
 import functools
@@ -28,11 +18,30 @@ from relaxjax.families import Family, support_of_subsets, total
 
 
 def sample(key, logits, k, *, shape=None):
-    """A k-hot draw without a gradient.
+    """Sample a k-hot vector, which carries no gradient.
 
-    Law: P(x) = exp(sum_i x_i logits_i) / e_k, entries exactly 0.0 and 1.0, k of them 1. One uniform
-      an item decides the items from the last to the first, given how many are left to draw.
+    Distribution: P(x) = exp(sum_i x_i logits_i) / e_k, where e_k is the sum over the k-subsets of
+      the product of exp(logits); entries exactly 0.0 and 1.0, k of them 1. One uniform per item
+      decides the items from the last to the first, given how many are left to draw.
     Gradient: 0.
+
+    Args:
+      key: PRNG key.
+      logits: (..., n) floats, log-odds; adding a constant to a row changes nothing; leading axes
+        are independent variables, and -inf masks an item, of probability 0. A row with fewer than k
+        unmasked items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+      shape: batch shape of the result, to which that of logits broadcasts; None takes that of
+        logits.
+
+    Returns:
+      x, of shape (*shape, n), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, k is no static integer, or shape no tuple of integers.
+      ValueError: logits have no axis of items, k is not from 1 to n, or shape does not fit the
+        batch shape.
+
     Source: Chen, Dempster, Liu 1994, Biometrika 81(3).
     """
     z, _, dtype = _draw(key, logits, k, shape)
@@ -40,18 +49,29 @@ def sample(key, logits, k, *, shape=None):
 
 
 def log_prob(x, logits, k):
-    """Log-probability of k-hots.
+    """Compute the log-probability of k-hot vectors.
 
-    Value: sum_i x_i logits_i - log e_k; -inf where x is not k-hot or holds a masked item.
+    Value: sum_i x_i logits_i - log e_k, where e_k is the sum over the k-subsets of the product of
+      exp(logits); -inf where x is not k-hot or holds a masked item.
+
     Args:
       x: (..., n) k-hot, broadcast with logits.
-      logits: (..., n).
-    Returns the broadcast batch shape, in the dtype of logits; differentiable to any order, with
-      gradient x - mu in logits.
+      logits: (..., n) floats, log-odds; -inf masks an item, and a row with fewer than k unmasked
+        items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+
+    Returns:
+      The log-probability in nats, of the broadcast batch shape, in the dtype of logits;
+      differentiable to any order, with gradient x - mu in logits, mu the mean.
+
+    Raises:
+      TypeError: logits are not floats, or k is no static integer.
+      ValueError: logits have no axis of items, x does not broadcast with them, or k is not from 1
+        to n.
     """
     x, wide, dtype = _arguments.broadcast_together(x, logits, event_ndim=1, name="x")
     k = _arguments.subset_size(k, wide.shape[-1])
-    # Of the logits as they came: many x often share one row.
+    # Of the logits as they came, since many x often share one row.
     own = _shifted(jnp.asarray(logits).astype(wide.dtype), k)
     value = jnp.sum(_numerics.mul_log(x, jnp.broadcast_to(own, x.shape)), axis=-1)
     value -= jnp.broadcast_to(_log_total(own, k), value.shape)
@@ -60,10 +80,24 @@ def log_prob(x, logits, k):
 
 
 def mean(logits, k):
-    """E[x], the probability of each item, in the shape and dtype of logits.
+    """Compute E[x], the probability of each item.
 
-    Value: mu = d log e_k / dlogits; sums to k.
-    Gradient: Cov g, from logits alone: nothing else is kept for it.
+    Value: mu = d log e_k / dlogits, where e_k is the sum over the k-subsets of the product of
+      exp(logits); it sums to k.
+    Gradient: Cov g, where Cov is the covariance of x and g the gradient in mu, computed from logits
+      alone: nothing else is kept for it.
+
+    Args:
+      logits: (..., n) floats, log-odds; -inf masks an item, whose mean and gradient are 0. A row
+        with fewer than k unmasked items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+
+    Returns:
+      mu, in the shape and dtype of logits.
+
+    Raises:
+      TypeError: logits are not floats, or k is no static integer.
+      ValueError: logits have no axis of items, or k is not from 1 to n.
     """
     wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
     k = _arguments.subset_size(k, wide.shape[-1])
@@ -71,9 +105,22 @@ def mean(logits, k):
 
 
 def entropy(logits, k):
-    """The entropy of k-hots in nats, in the batch shape and dtype of logits.
+    """Compute the entropy of k-hot vectors.
 
-    Value: log e_k - sum_i mu_i logits_i. Differentiable to any order.
+    Value: log e_k - sum_i mu_i logits_i, where e_k is the sum over the k-subsets of the product of
+      exp(logits) and mu the mean.
+
+    Args:
+      logits: (..., n) floats, log-odds; -inf masks an item. A row with fewer than k unmasked items,
+        a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+
+    Returns:
+      The entropy in nats, in the batch shape and dtype of logits; differentiable to any order.
+
+    Raises:
+      TypeError: logits are not floats, or k is no static integer.
+      ValueError: logits have no axis of items, or k is not from 1 to n.
     """
     wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
     k = _arguments.subset_size(k, wide.shape[-1])
@@ -81,12 +128,23 @@ def entropy(logits, k):
 
 
 def kl(logits_q, logits_p, k):
-    """KL divergence of two laws of k-hots.
+    """Compute the KL divergence of two distributions of k-hot vectors.
 
     Value: E_q[log q - log p]; +inf where q may hold an item that is masked in p.
-    Args: logits_q, logits_p: (..., n), broadcast together.
-    Returns nats, in the broadcast batch shape and the dtype of logits_p; differentiable to any
-      order.
+
+    Args:
+      logits_q: (..., n) floats, log-odds of q; -inf masks an item.
+      logits_p: (..., n) floats, log-odds of p, broadcast with logits_q. In both a row with fewer
+        than k unmasked items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+
+    Returns:
+      The divergence in nats, of the broadcast batch shape, in the dtype of logits_p; differentiable
+      to any order.
+
+    Raises:
+      TypeError: logits_q or logits_p are not floats, or k is no static integer.
+      ValueError: either has no axis of items, they do not broadcast, or k is not from 1 to n.
     """
     _arguments.floats("logits_q", logits_q, event_ndim=1)
     q, p, dtype = _arguments.broadcast_together(logits_q, logits_p, 1, "logits_q", "logits_p")
@@ -95,10 +153,18 @@ def kl(logits_q, logits_p, k):
 
 
 def family(k):
-    """The family of k-subsets, for logits (..., n).
+    """Make the family of k-subsets, for logits (..., n).
 
-    Args: k: static integer >= 1.
-    Returns: a `Family`; its support runs in the order of itertools.combinations.
+    Args:
+      k: static integer >= 1.
+
+    Returns:
+      A `Family` with mean, support, kl, event_ndim and variance; its support runs in the order of
+      itertools.combinations.
+
+    Raises:
+      TypeError: k is no static integer.
+      ValueError: k is below 1.
     """
     k = _arguments.count("k", k, 1)
     given_k = lambda function: functools.partial(function, k=k)
@@ -123,12 +189,33 @@ def _variance(u, logits, k):
 
 
 def simple(key, logits, k, *, shape=None):
-    """A k-hot draw whose gradient is that of its mean.
+    """Sample an exact k-hot vector that carries the gradient of its mean.
 
-    Law: z = x, that of `sample`.
-    Gradient: Cov g, which is the vector-Jacobian product of `mean`.
+    Distribution: z = x, P(x) = exp(sum_i x_i logits_i) / e_k, where e_k is the sum over the
+      k-subsets of the product of exp(logits); entries exactly 0.0 and 1.0, k of them 1. The draw is
+      that of `sample`.
+    Gradient: Cov g for logits, where Cov is the covariance of x and g the gradient in z: the
+      vector-Jacobian product of `mean`.
     Bias: none for f linear in x; second order otherwise.
-    Cost: one call of f; x and logits are kept, and the backward pass computes the rest again.
+    Cost: one call of f; O(n k) time and memory per variable; x and logits are kept, and the
+      backward pass computes the rest again.
+
+    Args:
+      key: PRNG key.
+      logits: (..., n) floats, log-odds; adding a constant to a row changes nothing; leading axes
+        are independent variables, and -inf masks an item, whose z and gradient are 0. A row with
+        fewer than k unmasked items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, n), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, k is no static integer, or shape no tuple of integers.
+      ValueError: logits have no axis of items, k is not from 1 to n, or shape does not fit the
+        batch shape.
+
     Source: Ahmed et al. 2023, arXiv:2210.01941 (SIMPLE).
     """
     x, wide, dtype = _draw(key, logits, k, shape)
@@ -140,12 +227,35 @@ def _simple_rule(k, g, x, logits):
 
 
 def zgr(key, logits, k, *, shape=None):
-    """A k-hot draw with the gradient that is exact for quadratics.
+    """Sample an exact k-hot vector that carries a gradient which is exact for quadratics.
 
-    Law: z = x, that of `sample`.
-    Gradient: (Cov g + (x - mu) <x - mu, g>) / 2.
+    Distribution: z = x, P(x) = exp(sum_i x_i logits_i) / e_k, where e_k is the sum over the
+      k-subsets of the product of exp(logits); entries exactly 0.0 and 1.0, k of them 1. The draw is
+      that of `sample`.
+    Gradient: (Cov g + (x - mu) <x - mu, g>) / 2 for logits, where mu and Cov are the mean and the
+      covariance of x and g is the gradient in z. Second derivatives apply this rule to every x
+      in it.
     Bias: none for f quadratic in x; third order otherwise.
-    Cost: as `simple`, whose standard deviation is about a fifth of this one's.
+    Cost: one call of f; O(n k) time and memory per variable; x and logits are kept, and the
+      backward pass computes the rest again. The standard deviation of `simple` is about a fifth of
+      this one's.
+
+    Args:
+      key: PRNG key.
+      logits: (..., n) floats, log-odds; adding a constant to a row changes nothing; leading axes
+        are independent variables, and -inf masks an item, whose z and gradient are 0. A row with
+        fewer than k unmasked items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, n), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, k is no static integer, or shape no tuple of integers.
+      ValueError: logits have no axis of items, k is not from 1 to n, or shape does not fit the
+        batch shape.
+
     Source: the ZGR of `categorical.zgr`, of which this is the form for k-hots.
     """
     x, wide, dtype = _draw(key, logits, k, shape)
@@ -166,16 +276,16 @@ def _zgr_rule(k, g, x, logits):
 # the ratios stay as large as the logits. r_j falls with j; it is -inf where there are fewer than j
 # items, and r_0 = inf. Items and j lead, the batch comes last.
 #
-# A scan: on a CPU, for the mean and its gradient at n = 1,000, k = 50, it is 1.1 times as fast as
-# divide and conquer over products in log space for one row, 1.9 times for 64 rows, 50 times as fast
-# as an associative scan, and compiles in a sixth of their time. Products of probabilities, tilted
-# to a sum with mean k, are 1.3 to 2 times as fast as the scan for one row, 1.3 times as slow for
-# 64, and need a search for the tilt that would have to be safe at masks and at logits of 1e4.
+# It is a scan: on a CPU, for the mean and its gradient at n = 1,000, k = 50, a scan is 1.1 times as
+# fast as divide and conquer over products in log space for one row, 1.9 times for 64 rows, 50 times
+# as fast as an associative scan, and compiles in a sixth of their time. Products of probabilities,
+# tilted to a sum with mean k, are 1.3 to 2 times as fast as the scan for one row, 1.3 times as slow
+# for 64, and need a search for the tilt that would have to be safe at masks and at logits of 1e4.
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _conditionals(logits, k):
-    """P(item i is in | j of the items to i are), as [i, j - 1], and the ratios of all items."""
+    """P(item i is in | j of the items up to i are), as [i, j - 1], and the ratios of all items."""
     items = jnp.moveaxis(logits, -1, 0)[:, None]
     empty = jnp.full((k, *items.shape[2:]), -jnp.inf, items.dtype)
     ratios, q = jax.lax.scan(_add, empty, items)
@@ -184,9 +294,10 @@ def _conditionals(logits, k):
 
 @jax.custom_jvp
 def _add(ratios, logit):
-    """The ratios with one more item, and its q_j = P(it is in | j of the items to it are).
+    """The ratios with one more item, and its q_j = P(it is in | j of the items up to it are in).
 
-    In exact arithmetic logaddexp(r_j, logit) - softplus(logit - r_(j-1)) and s(logit - r_j).
+    In exact arithmetic they are logaddexp(r_j, logit) - softplus(logit - r_(j-1)) and
+    s(logit - r_j).
     """
     # A masked item has q = 0 also where the ratio is -inf.
     above = jnp.where(logit == -jnp.inf, -jnp.inf, logit - ratios)
@@ -199,7 +310,7 @@ def _add(ratios, logit):
 
 @_add.defjvp
 def _add_jvp(primals, tangents):
-    # Rules of their own, without the formulas' kinks, which second derivatives would see.
+    # Rules without the kinks of the formulas, which second derivatives would see.
     ratios, q = _add(*primals)
     dratios, dlogit = tangents
     dabove = dlogit - dratios
@@ -214,12 +325,12 @@ def _shift_in(first, x):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _marginals(logits, k):
-    """mu, from the last item to the first: the weights are P(j items are left to draw)."""
+    """mu, from the last item to the first, by weights that are P(j items are left to draw)."""
 
     def take(weights, q):
         taken = weights * q
         left = jnp.concatenate([taken[1:], jnp.zeros_like(taken[:1])])
-        # A product with ones: on two cores a sum takes several times as long.
+        # A product with ones, since a sum takes several times as long on two cores.
         one = jnp.ones(k, taken.dtype)
         return weights - taken + left, jnp.tensordot(one, taken, 1, precision="highest")
 
@@ -260,7 +371,7 @@ def _log_total(logits, k):
 
 
 def _log_total_fwd(logits, k):
-    # Not the primal itself: its own rule would refuse forward over reverse, and it has no draw.
+    # Not the primal itself, whose rule would refuse forward over reverse; there is no draw here.
     return jnp.sum(_conditionals(logits, k)[1], axis=0), (logits,)
 
 
@@ -283,10 +394,10 @@ def _cross_entropy(logits_q, logits_p, k):
 
 
 def _draw(key, logits, k, shape):
-    """The draw, the shifted logits of its law in the shape of the draw, and the dtype to return."""
+    """The draw, the shifted logits of its law in its shape, and the dtype to return."""
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     k = _arguments.subset_size(k, wide.shape[-1])
-    # The law of the logits as they came: many draws often share one row.
+    # The law of the logits as they came, since many draws often share one row.
     own = _shifted(_numerics.widen(jnp.asarray(logits)), k)
     own = own.reshape((1,) * (wide.ndim - own.ndim) + own.shape)
     u = jax.random.uniform(key, wide.shape, wide.dtype)

@@ -1,19 +1,8 @@
 """k of n items drawn without replacement (Plackett-Luce): the top k of logits + Gumbel noise.
 
-Start with `straight_through`: exactly k-hot forward. `relaxed` gives the k-hot itself a relaxation.
-For subsets of which only the sum is given see `subsets`: another law, with gradients that have less
-bias.
-
-Throughout: `key` is a PRNG key; `logits` are unnormalized log-probabilities (..., n) of the first
-draw, leading axes independent variables, -inf a masked item, never drawn and with gradient exactly
-0; a row with fewer than k unmasked items, a NaN or +inf gives NaN, or the index -1. `k` is a static
-integer from 1 to n; another raises ValueError or TypeError. `temperature` is a positive scalar or
-has the batch shape, may be traced, and raises ValueError when a Python or NumPy number is out of
-range (a jax.Array gives NaN). `shape` is the batch shape of the result, without the axis of items;
-None takes that of logits. Results have the dtype of logits; arithmetic and noise are in float32 or
-wider. Integer logits raise TypeError, missing axes and a shape that logits do not broadcast to
-ValueError. In the formulas y = logits + G, G_i ~ Gumbel, and g is the incoming cotangent; one key
-gives every sampler the same y.
+Start with `straight_through`, which is exactly k-hot forward; `relaxed` relaxes the k-hot itself.
+For subsets of which only the sum is given see `subsets`: that is another distribution, with
+gradients that have less bias. One key gives every sampler the same noise.
 """
 
 import functools
@@ -31,10 +20,29 @@ from relaxjax.families import Family, support_of_subsets, total
 
 
 def sample(key, logits, k, *, shape=None):
-    """The indices of k items in the order of their draw.
+    """Sample the indices of k items, drawn without replacement, in the order of their draw.
 
-    Law: one after the other from softmax(logits) of the items left; int32 (*shape, k).
-    Cost: O(n) noise and a selection of the k largest of y.
+    Distribution: one item after the other, from softmax(logits) over the items that are left: the k
+      largest of y = logits + G, G_i ~ Gumbel, the largest first.
+    Cost: O(n) noise, and a selection of the k largest entries of y.
+
+    Args:
+      key: PRNG key.
+      logits: (..., n) floats, unnormalized log-probabilities of the first draw; leading axes are
+        independent variables, and -inf masks an item, which is never drawn.
+      k: static integer from 1 to n.
+      shape: batch shape of the result, to which that of logits broadcasts; None takes that of
+        logits.
+
+    Returns:
+      int32 indices, of shape (*shape, k); -1 throughout a row with fewer than k unmasked items, a
+      NaN or +inf.
+
+    Raises:
+      TypeError: logits are not floats, k is no static integer, or shape no tuple of integers.
+      ValueError: logits have no axis of items, k is not from 1 to n, or shape does not fit the
+        batch shape.
+
     Source: Kool et al. 2019, arXiv:1903.06059, section 2.
     """
     wide, _, k = _parameters(logits, k, shape)
@@ -43,14 +51,26 @@ def sample(key, logits, k, *, shape=None):
 
 
 def log_prob(indices, logits):
-    """Log-probability of an order.
+    """Compute the log-probability of k items, drawn without replacement, in the order given.
 
-    Value: sum_j logits_(i_j) - lse of logits over all that is not in i_1, ..., i_(j-1); -inf where
-      an item repeats or is masked, NaN where an index is not one of an item.
+    Value: sum_j (logits_(i_j) - lse_j) over the indices i_1, ..., i_k, where lse_j is the logsumexp
+      of logits over all items but i_1, ..., i_(j-1); -inf where an item repeats or is masked, NaN
+      where an index is not one of an item.
+
     Args:
       indices: (..., k) integers, k from 1 to n, with the batch shape of logits.
-      logits: (..., n).
-    Returns the batch shape, in the dtype of logits; differentiable to any order.
+      logits: (..., n) floats, unnormalized log-probabilities of the first draw; -inf masks an item,
+        and a row with fewer than k unmasked items, a NaN or +inf gives NaN.
+
+    Returns:
+      The log-probability in nats, of the batch shape, in the dtype of logits; differentiable in
+      logits to any order.
+
+    Raises:
+      TypeError: logits are not floats, or indices not integers.
+      ValueError: logits have no axis of items, indices have another batch shape, or k is not from 1
+        to n.
+
     Source: Kool et al. 2019, arXiv:1903.06059, section 2.
     """
     logits = _arguments.floats("logits", logits, event_ndim=1)
@@ -77,7 +97,7 @@ def _log_prob(indices, logits):
     drawn = jnp.put_along_axis(drawn, indices, one, axis=-1, inplace=False)
     chosen = jnp.take_along_axis(logits, indices, axis=-1)
     possible = (jnp.sum(drawn, axis=-1) == k) & jnp.all(chosen != -jnp.inf, axis=-1)
-    # What is left in the end, without a logsumexp of nothing, whose gradient is NaN.
+    # What is left in the end. Not the logsumexp of nothing, whose gradient is NaN.
     rest = jnp.where(drawn, -jnp.inf, logits)
     none = jnp.all(rest == -jnp.inf, axis=-1, keepdims=True)
     left = jax.nn.logsumexp(jnp.where(none, 0, rest), axis=-1)
@@ -96,17 +116,29 @@ def _log_prob(indices, logits):
 
 
 def log_prob_of_set(x, logits, k):
-    """Log-probability of the k items of a draw, in whatever order.
+    """Compute the log-probability of the set of k items that are drawn, whatever their order.
 
     Value: log of the integral of prod_i (1 - exp(-exp(logits_i - m))) over the items i of x, under
-      the law of m, the largest perturbation of the others: Gumbel(lse of their logits).
-      -inf where x holds another number of items or a masked one, NaN where it is no 0/1 vector.
+      the distribution of m, the largest perturbation of the other items: Gumbel(logsumexp of their
+      logits). -inf where x holds another number of items or a masked one, NaN where it is no 0/1
+      vector.
     Cost: O(n sqrt(k)).
+
     Args:
       x: (..., n) k-hot, broadcast with logits.
-      logits: (..., n).
+      logits: (..., n) floats, unnormalized log-probabilities of the first draw; -inf masks an item,
+        and a row with fewer than k unmasked items, a NaN or +inf gives NaN.
       k: static integer from 1 to n.
-    Returns the broadcast batch shape, in the dtype of logits; differentiable to any order.
+
+    Returns:
+      The log-probability in nats, of the broadcast batch shape, in the dtype of logits;
+      differentiable in logits to any order.
+
+    Raises:
+      TypeError: logits are not floats, or k is no static integer.
+      ValueError: logits have no axis of items, x does not broadcast with them, or k is not from 1
+        to n.
+
     Source: Kool et al. 2020, arXiv:2002.06043, appendix B.
     """
     x, wide, dtype = _arguments.broadcast_together(x, logits, event_ndim=1, name="x")
@@ -148,14 +180,35 @@ def _log_1_exp_exp(r):
 
 
 def relaxed(key, logits, k, *, temperature=0.5, shape=None):
-    """A relaxed k-hot: the sum of k relaxed draws, each from what the draws before it have left.
+    """Sample a relaxed k-hot: the sum of k relaxed draws, each from what those before it left.
 
-    Law: with a = y, k times: q = softmax(a / temperature), z += q, a += log(1 - q). z sums to k;
-      an entry may pass 1. At k = 1 gumbel_softmax of `categorical`; the k-hot of the top k of y as
-      the temperature falls.
+    Distribution: with y = logits + G, G_i ~ Gumbel, a = y and z = 0, k times:
+      q = softmax(a / temperature), z += q, a += log(1 - q). z sums to k; an entry may pass 1. At k
+      = 1 it is `categorical.gumbel_softmax`; as the temperature falls it tends to the k-hot of the
+      top k of y.
     Gradient: exact, in logits and temperature. Near ties of y it grows as (2 / temperature)^k.
-    Bias: none for E[f(z)] under this law; biased for E[f] of the k-hot.
-    Cost: O(n k) time; y alone is kept, the backward pass draws again from it, with O(n k) memory.
+    Bias: none for E[f(z)] under this distribution; present for E[f] of the k-hot.
+    Cost: one call of f; O(n k) time per row; y alone is kept, and the backward pass draws again
+      from it, with O(n k) memory.
+
+    Args:
+      key: PRNG key.
+      logits: (..., n) floats, unnormalized log-probabilities of the first draw; leading axes are
+        independent variables, and -inf masks an item, whose z and gradient are 0. A row with fewer
+        than k unmasked items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, n), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, k is no static integer, temperature is no number, or shape
+        no tuple of integers.
+      ValueError: logits have no axis of items, k is not from 1 to n, a Python or NumPy temperature
+        is not positive, or temperature or shape does not fit the batch shape.
+
     Source: Plotz and Roth 2018, arXiv:1810.12575; Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
@@ -182,13 +235,35 @@ _relaxed.defvjp(_relaxed_fwd, _relaxed_bwd)
 
 
 def straight_through(key, logits, k, *, temperature=0.5, shape=None):
-    """A k-hot draw whose gradient is that of the relaxed one drawn with the same noise.
+    """Sample an exact k-hot that carries the gradient of the relaxed one drawn with the same noise.
 
-    Law: z = k-hot of the top k of y, entries exactly 0.0 and 1.0: the set of `sample`'s indices,
-      at every temperature.
-    Gradient: that of `relaxed` in logits; 0 in temperature, on which the law does not depend.
+    Distribution: z is the k-hot of the top k of y = logits + G, G_i ~ Gumbel, entries exactly 0.0
+      and 1.0: the set of `sample`'s indices, at every temperature.
+    Gradient: for logits g pulled back through the relaxed k-hot that `relaxed` makes of the same y,
+      where g is the gradient in z, and 0 for temperature, on which the distribution does not
+      depend.
     Bias: present even for linear f.
-    Cost: as `relaxed`.
+    Cost: one call of f; O(n k) time per row; y alone is kept beside z, and the backward pass runs
+      the k relaxed draws from it, with O(n k) memory.
+
+    Args:
+      key: PRNG key.
+      logits: (..., n) floats, unnormalized log-probabilities of the first draw; leading axes are
+        independent variables, and -inf masks an item, whose z and gradient are 0. A row with fewer
+        than k unmasked items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+      temperature: positive scalar, or an array of the batch shape; may be traced.
+      shape: batch shape of z, to which that of logits broadcasts; None takes that of logits.
+
+    Returns:
+      z, of shape (*shape, n), in the dtype of logits; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: logits are not floats, k is no static integer, temperature is no number, or shape
+        no tuple of integers.
+      ValueError: logits have no axis of items, k is not from 1 to n, a Python or NumPy temperature
+        is not positive, or temperature or shape does not fit the batch shape.
+
     Source: Xie and Ermon 2019, arXiv:1901.10517.
     """
     wide, dtype, k = _parameters(logits, k, shape)
@@ -207,12 +282,19 @@ def _straight_through_rule(k, g, z, y, temperature):
 
 
 def set_family(k):
-    """The family of the set of k items that are drawn, whatever their order.
+    """Make the family of the set of k items that are drawn, whatever their order.
 
-    Args: k: static integer >= 1.
-    Returns: a `Family` for logits (..., n): samples are k-hots (..., n), log_prob is that of
-      `log_prob_of_set`; its support runs in the order of itertools.combinations. The mean of a
-      Plackett-Luce set has no closed form: it has none.
+    Args:
+      k: static integer >= 1.
+
+    Returns:
+      A `Family` for logits (..., n). Its samples are k-hots (..., n), its log_prob is
+      `log_prob_of_set`, and its support runs in the order of itertools.combinations. It has no
+      mean, since that of a Plackett-Luce set has no closed form.
+
+    Raises:
+      TypeError: k is no static integer.
+      ValueError: k is below 1.
     """
     k = _arguments.count("k", k, 1)
     return Family(
@@ -232,13 +314,13 @@ def _sample_set(key, logits, k):
 
 # ------------------------------------------------------------------------------------ the chain
 
-# Arrays lie here with the items along the first axis, and sums over it are products with ones: on
-# two cores of a CPU reductions take several times as long.
+# Here the items lie along the first axis of an array, and a sum over it is a product with ones,
+# since a reduction takes several times as long on two cores of a CPU.
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _chain(y, k, temperature):
-    """z, and what the derivatives of a draw need: (a, shares, odds, lead), of the last (a, q)."""
+    """z, and what each draw's derivatives need: (a, shares, odds, lead), of the last one (a, q)."""
     y, temperature = _items_first(y), _items_first(temperature)
     masked = y == -jnp.inf
 
@@ -257,7 +339,7 @@ def _chain(y, k, temperature):
         log_left = jnp.where(lead, log_left, jnp.log(1 - others))
         return (a + log_left, z + jnp.where(lead, first, others)), (a, shares, odds, lead)
 
-    # The last draw has none after it: a softmax is enough.
+    # No draw comes after the last one, for which a softmax is enough.
     (a, z), draws = jax.lax.scan(draw, (y, jnp.zeros_like(y)), None, length=k - 1)
     x = tempered(a)
     e = _numerics.computed_once(jnp.exp(x - jax.lax.stop_gradient(_top_two(x)[0])))
@@ -276,7 +358,7 @@ def _chain_back(draws, temperature, g):
     draws, (a, q) = draws
 
     def through(a, dx):
-        """dx in terms of a, and of 1 / temperature item by item."""
+        """dx in terms of a, and in terms of 1 / temperature item by item."""
         return dx / temperature, jnp.where(a == -jnp.inf, 0, a) * dx
 
     def back(carry, draw):
@@ -307,7 +389,7 @@ def _total(x):
 
 
 def _top_two(x):
-    """The largest and the second largest; the same twice where there are two of the largest."""
+    """The largest and the second largest entry, which are the same where two are the largest."""
     if x.shape[0] > _numerics.SHORT:
         top = jnp.max(x, axis=0, keepdims=True)
         lead = x == top
@@ -321,9 +403,9 @@ def _top_two(x):
 
 
 def _shares(x):
-    """The softmax without the largest entry (0 there), log((1 - q) / q) of that, and where it is.
+    """The softmax with 0 at its largest entry, log((1 - q) / q) of that one, and where it is.
 
-    Where the largest entry is not alone no q is above 1/2: there is none to leave out.
+    Where the largest entry is not alone no q is above 1/2, and none is left out.
     """
     top, second = _top_two(x)
     second = jax.lax.stop_gradient(second)
@@ -343,7 +425,7 @@ def _shares(x):
 
 
 def _parameters(logits, k, shape):
-    """Logits wide, NaN in a row without a law, the dtype to return, and k."""
+    """logits wide and NaN in rows without a distribution, the dtype to return, and k."""
     wide, dtype = _arguments.parameters("logits", logits, shape, event_ndim=1)
     k = _arguments.subset_size(k, wide.shape[-1])
     return _arguments.nan_rows(wide, k), dtype, k

@@ -11,7 +11,7 @@ from tensorflow_probability.substrates.jax import distributions as tfd
 
 from relaxjax import _arguments, _numerics
 
-# What tree_flatten keeps out of the leaves, and the hyperparameters that are not positive numbers.
+# What tree_flatten keeps out of the leaves, and the hyperparameters that need not be positive.
 _STATIC = ("estimator", "k", "num_noise")
 _RANGES = {
     "gap": _arguments.NONNEGATIVE,
@@ -26,16 +26,19 @@ def _argument(name):
 
 
 class Law(distrax.Distribution):
-    """The arrays of a law, in one batch shape, with a class's `_draw` and `log_prob` over them."""
+    """The base of all classes: the arrays of a law, in one batch shape.
 
-    _parameter = "logits"  # the first, whose dtype the results have
-    _event_ndim = 0  # its axes that are not batch axes
-    _least = 1  # the fewest entries of these
+    A class adds `_draw` and `log_prob`, which are one call of a function each.
+    """
+
+    _parameter = "logits"  # the first one's name; results have its dtype
+    _event_ndim = 0  # how many of its axes are not batch axes
+    _least = 1  # how long these have to be at least
     _by_entry: tuple[str, ...] = ()  # hyperparameters with a number for each entry of an event
     _shared: tuple[str, ...] = ()  # leaves without batch axes
     has_enumerate_support = False
 
-    # What some class or other stores: arrays, which a checker would refuse for a default of 0.5.
+    # What the classes store: arrays, which a type checker would refuse for a default of 0.5.
     logits: Any
     log_probs: Any
     loc: Any
@@ -51,12 +54,12 @@ class Law(distrax.Distribution):
     k: int
 
     def _store(self, first, /, **reals):
-        """The arguments as attributes, arrays in one batch shape."""
+        """Store the arguments as attributes, arrays in one batch shape."""
         with self._named():
             first = self._floats(self._parameter, first)
             split = first.ndim - self._event_ndim
             batch, event = first.shape[:split], first.shape[split:]
-            # By rank, as the functions have it, one number an entry of the event or one a row.
+            # By rank, as the functions decide: one number per entry of the event, or one per row.
             entries = {
                 name: name == "values" or (name in self._by_entry and np.ndim(x) >= first.ndim)
                 for name, x in reals.items()
@@ -89,14 +92,14 @@ class Law(distrax.Distribution):
 
     @contextlib.contextmanager
     def _named(self):
-        """Errors with the name of the class in front."""
+        """Put the name of the class in front of errors."""
         try:
             yield
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{type(self).__name__}: {error}") from None
 
-    # Jittable's own takes ints and floats in place of arrays for structure: vmap's axes, for one.
+    # Jittable's own takes a number in place of an array, such as an axis of vmap, for structure.
     def tree_flatten(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         leaves = {name: x for name, x in vars(self).items() if name not in _STATIC}
         static = tuple((name, x) for name, x in vars(self).items() if name in _STATIC)
@@ -148,13 +151,21 @@ class Law(distrax.Distribution):
         return self._draw(key, (n, *self.batch_shape))
 
     def _sample_n_and_log_prob(self, key, n):
-        # Noise is wide whatever the dtype: this is the draw of `sample`, before it is rounded.
+        # Noise is wide whatever the dtype, so this is the draw of `sample` before it is rounded.
         wide = jax.tree.map(_numerics.widen, self)
         z, log_prob = wide._draw_and_log_prob(key, (n, *self.batch_shape))
         return z.astype(self.dtype), log_prob.astype(self._first.dtype)
 
     def enumerate_support(self):
-        """Every value of one variable, (S, *batch_shape, *event_shape)."""
+        """List every value of one variable of a discrete distribution.
+
+        Returns:
+          An array (S, *batch_shape, *event_shape) in the dtype of samples.
+
+        Raises:
+          NotImplementedError: the distribution is not discrete.
+          ValueError: there are more than 2^20 values.
+        """
         if not self.has_enumerate_support:
             raise NotImplementedError(f"{type(self).__name__}: the law is not discrete")
         points = self._points()
@@ -167,13 +178,13 @@ class Law(distrax.Distribution):
 
 
 class HardLaw(Law):
-    """A finite law whose gradient is that of the function which `estimator` names."""
+    """A finite law whose samples carry the gradient of the function that `estimator` names."""
 
     _module: Any
     _estimators: dict[str, Any]
     has_enumerate_support = True
 
-    def _store_estimator(self, logits, estimator, hyperparameters):
+    def __init__(self, logits, *, estimator="straight_through", **hyperparameters):
         with self._named():
             if not isinstance(estimator, str) or estimator not in self._estimators:
                 known = ", ".join(self._estimators)
@@ -213,7 +224,7 @@ class HardLaw(Law):
 
 
 class ChoiceLaw(Law):
-    """A law of k of n."""
+    """A law of k of n items."""
 
     _event_ndim = 1
 
@@ -224,7 +235,7 @@ class ChoiceLaw(Law):
 
 
 def agree(*pairs):
-    """Where the arrays of each pair agree, to the precision of the narrower one."""
+    """Where the arrays of all pairs agree, to the precision of the narrower one of each pair."""
     agree = np.True_
     for a, b in pairs:
         a, b = jnp.asarray(a), jnp.asarray(b)
@@ -236,6 +247,8 @@ def agree(*pairs):
 
 
 def register_kl(*pairs):
+    """Register a function of (q, p) as the KL divergence of these pairs of classes."""
+
     def register(kl):
         for q, p in pairs:
             tfd.RegisterKL(q, p)(lambda q, p, *_, **__: kl(q, p))
@@ -245,11 +258,12 @@ def register_kl(*pairs):
 
 
 def both_ways(law, *twins):
+    """The pairs of law with itself and, both ways round, with each of its twins."""
     return (law, law), *((law, twin) for twin in twins), *((twin, law) for twin in twins)
 
 
 def logits_of(law):
-    """Of one of ours, of distrax or of TFP."""
+    """The logits of a distribution of ours, of distrax or of TFP."""
     if hasattr(law, "_law_logits"):
         return law._law_logits
     return jnp.asarray(law.logits_parameter() if hasattr(law, "logits_parameter") else law.logits)

@@ -1,4 +1,4 @@
-"""One bit."""
+"""Distributions of one bit."""
 
 import distrax
 import jax.numpy as jnp
@@ -17,9 +17,24 @@ from relaxjax.distributions._base import (
 
 
 class RelaxedBernoulli(Law):
-    """A relaxed bit in (0, 1), by `bernoulli.concrete`.
+    """A relaxed bit in (0, 1), with the gradient of `bernoulli.concrete`.
 
-    KL divergence in closed form with another or TFP's; NaN where the temperatures differ.
+    Distribution: z = s((logits + L) / temperature), L ~ Logistic(0, 1), s the sigmoid; rounding may
+      give exactly 0 or 1.
+    Log-probability: the log-density of z, by `bernoulli.concrete_log_prob`, for finite logits.
+    KL divergence: in closed form with another RelaxedBernoulli or TFP's; NaN where the temperatures
+      differ.
+    No closed form: mean, mode, variance, entropy.
+
+    Args:
+      logits: floats of any shape, log-odds; infinite ones are a z that is always 0 or 1, with
+        gradient 0.
+      temperature: positive scalar, or an array that broadcasts with logits; may be traced.
+
+    Raises:
+      TypeError: logits are not floats, or temperature is no number.
+      ValueError: logits and temperature do not broadcast, or a Python or NumPy temperature is not
+        positive.
     """
 
     def __init__(self, logits, *, temperature=0.5):
@@ -45,12 +60,29 @@ def _relaxed_bernoulli_kl(q, p):
 
 
 class StraightThroughBernoulli(HardLaw):
-    """A bit, exactly 0.0 or 1.0, with the gradient that `estimator` names.
+    """An exact bit, 0.0 or 1.0, with the gradient that `estimator` names.
 
-    Estimators, of `bernoulli`: "straight_through"; "concrete", straight_through_concrete
-      (temperature); "zgr"; "gumbel_rao" (temperature, num_noise).
-    Closed forms: mean, mode, variance, entropy; the KL divergence with another, whatever the
-      estimators, and with the Bernoulli of distrax and of TFP.
+    Distribution: b ~ Bernoulli(p), p = sigmoid(logits), whatever the estimator.
+    Estimators: "straight_through"; "concrete" (temperature), which is straight_through_concrete;
+      "zgr"; "gumbel_rao" (temperature, num_noise); all of them functions of `bernoulli`.
+    Log-probability: that of b, by `bernoulli.log_prob`.
+    KL divergence: in closed form with another, whatever the estimators, and with the Bernoulli of
+      distrax and of TFP.
+    Closed forms: mean, mode, variance, entropy; enumerate_support() is 0 and 1.
+
+    Args:
+      logits: floats of any shape, log-odds; infinite ones are a bit that is always 0 or 1, with
+        gradient 0.
+      estimator: one of the names above, "straight_through" by default.
+      **hyperparameters: those of the estimator in brackets above, with the defaults of its
+        function: temperature is a positive scalar, or an array that broadcasts with logits, and may
+        be traced; num_noise is a static integer >= 1.
+
+    Raises:
+      TypeError: logits are not floats, a hyperparameter is not one of the estimator's, temperature
+        is no number, or num_noise no static integer.
+      ValueError: estimator is another one, logits and temperature do not broadcast, a Python or
+        NumPy temperature is not positive, or num_noise is below 1.
     """
 
     _module = bernoulli
@@ -60,9 +92,6 @@ class StraightThroughBernoulli(HardLaw):
         "zgr": bernoulli.zgr,
         "gumbel_rao": bernoulli.gumbel_rao,
     }
-
-    def __init__(self, logits, *, estimator="straight_through", **hyperparameters):
-        self._store_estimator(logits, estimator, hyperparameters)
 
     def mode(self):
         return _numerics.indicator(self.logits)
@@ -80,9 +109,19 @@ def _bernoulli_kl(q, p):
 
 
 class StochasticTimesSmooth(Law):
-    """A bit of probability q = sqrt(p) times q, by `bernoulli.stochastic_times_smooth`.
+    """A bit of probability sqrt(p), times sqrt(p), by `bernoulli.stochastic_times_smooth`.
 
-    Closed forms: mean p, mode, variance, entropy. log_prob takes what is q to rounding for q.
+    Distribution: z = q b, q = sqrt(p), b ~ Bernoulli(q), p = sigmoid(logits); z is in {0, q}.
+    Log-probability: log(1 - q) at 0, log q at what is q to rounding and -inf elsewhere, by
+      `bernoulli.stochastic_times_smooth_log_prob`.
+    Closed forms: mean p, mode, variance, entropy; enumerate_support() is 0 and q.
+    No closed form: a KL divergence.
+
+    Args:
+      logits: floats of any shape, log-odds of p.
+
+    Raises:
+      TypeError: logits are not floats.
     """
 
     has_enumerate_support = True
@@ -112,6 +151,10 @@ class StochasticTimesSmooth(Law):
         return _numerics.entropy(log_p).astype(self.dtype)
 
     def enumerate_support(self):
-        """0 and q, (2, *batch_shape)."""
+        """List both values, 0 and q = sqrt(p).
+
+        Returns:
+          An array (2, *batch_shape) in the dtype of logits.
+        """
         q = _numerics.sqrt_sigmoid(_numerics.widen(self.logits)).astype(self.dtype)
         return jnp.stack([jnp.zeros_like(q), q])

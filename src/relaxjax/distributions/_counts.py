@@ -1,15 +1,29 @@
-"""One of n values."""
+"""Distributions of one of n values."""
 
 from relaxjax import _arguments, counts
 from relaxjax.distributions._base import Law
 
 
 class GeneralizedGumbelSoftmax(Law):
-    """A relaxed draw of one of n values, by `counts.generalized_gumbel_softmax`, whose density has
-    no closed form.
+    """A relaxed one of n values, with the gradient of `counts.generalized_gumbel_softmax`.
 
-    log_prob is the probability of a value that is exactly one of `values`, which samples tend to as
-    the temperature falls, and NaN for another.
+    Distribution: z = sum_k w_k values_k, w = softmax((log_probs + G) / temperature), G_k ~ Gumbel;
+      event_shape is ().
+    Log-probability: the density of z has no closed form. log_prob is the log-probability of a value
+      that is exactly one of `values`, to which samples tend as the temperature falls, and NaN for
+      another, by `counts.log_prob_of_value`.
+    No closed form: mean, mode, variance, entropy and KL divergence.
+
+    Args:
+      log_probs: (..., n) floats, unnormalized log-probabilities; -inf masks a value, whose gradient
+        is 0. A row that is masked throughout, or has a NaN or +inf, gives samples of NaN.
+      values: (..., n) floats; leading axes broadcast with those of log_probs.
+      temperature: positive scalar, or an array that broadcasts with the batch shape; may be traced.
+
+    Raises:
+      TypeError: log_probs or values are not floats, or temperature is no number.
+      ValueError: log_probs or values have no axis of values, the arguments do not broadcast, or a
+        Python or NumPy temperature is not positive.
     """
 
     _parameter, _event_ndim, _by_entry = "log_probs", 1, ("values",)

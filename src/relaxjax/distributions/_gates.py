@@ -1,14 +1,27 @@
-"""Gates with mass at exactly 0 and 1."""
+"""Distributions of gates with mass at exactly 0 and 1."""
 
 from relaxjax import _arguments, gates
 from relaxjax.distributions._base import Law, register_kl
 
 
 class GaussianRelaxedBernoulli(Law):
-    """A Gaussian clipped to [0, 1], by `gates.gaussian`; log_prob is a mass at 0 and 1.
+    """A Gaussian clipped to [0, 1], with the gradient of `gates.gaussian`.
 
-    Closed forms: mean, variance; entropy and the KL divergence with another, with respect to the
-      measure of log_prob.
+    Distribution: z = clip(mean + scale eps, 0, 1), eps ~ N(0, 1).
+    Log-probability: by `gates.gaussian_log_prob`, the log of a mass at 0 and 1, a log-density
+      between.
+    KL divergence: in closed form with another, with respect to the measure of log_prob.
+    Closed forms: mean, variance; entropy, with respect to the measure of log_prob.
+    No closed form: mode.
+
+    Args:
+      mean: floats of any shape; infinite ones are a z that is always 0 or 1, with gradient 0. It is
+        stored as `loc`.
+      scale: positive scalar, or an array that broadcasts with mean; may be traced.
+
+    Raises:
+      TypeError: mean is not floats, or scale is no number.
+      ValueError: mean and scale do not broadcast, or a Python or NumPy scale is not positive.
     """
 
     _parameter = "mean"
@@ -38,8 +51,27 @@ def _gaussian_kl(q, p):
 
 
 class HardConcrete(Law):
-    """A relaxed bit stretched and clipped to [0, 1], by `gates.hard_concrete`; log_prob is a mass
-    at 0 and 1."""
+    """A relaxed bit, stretched and clipped to [0, 1], with the gradient of `gates.hard_concrete`.
+
+    Distribution: z = clip(low + (high - low) s((logits + L) / temperature), 0, 1),
+      L ~ Logistic(0, 1), s the sigmoid.
+    Log-probability: by `gates.hard_concrete_log_prob`, the log of a mass at 0 and 1, a log-density
+      between.
+    No closed form: mean, mode, variance, entropy and KL divergence.
+
+    Args:
+      logits: floats of any shape, log-odds; infinite ones are a z that is always 0 or 1, with
+        gradient 0.
+      temperature: positive scalar, or an array that broadcasts with logits; may be traced.
+      stretch: a pair (low, high) with low < 0 and high > 1, each a scalar or an array that
+        broadcasts with logits; may be traced.
+
+    Raises:
+      TypeError: logits are not floats, temperature or an end of stretch is no number, or stretch no
+        pair.
+      ValueError: the arguments do not broadcast, a Python or NumPy temperature is not positive, or
+        stretch has another length or a Python or NumPy end out of range.
+    """
 
     def __init__(self, logits, *, temperature=2 / 3, stretch=(-0.1, 1.1)):
         with self._named():

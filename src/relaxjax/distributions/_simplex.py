@@ -1,4 +1,4 @@
-"""Functions of a Gaussian on the simplex."""
+"""Distributions on the simplex that are functions of a Gaussian."""
 
 import jax.numpy as jnp
 
@@ -7,9 +7,27 @@ from relaxjax.distributions._base import Law, agree, register_kl
 
 
 class InvertibleGaussian(Law):
-    """A Gaussian (..., C - 1) through an invertible softmax, by `simplex.invertible_gaussian`.
+    """A Gaussian through an invertible softmax, with the gradient of `simplex.invertible_gaussian`.
 
-    KL divergence in closed form with another; NaN where temperatures or offsets differ.
+    Distribution: z = softmax(x), x_i = (mean_i + scale eps_i) / temperature for i < C,
+      x_C = log(offset), eps standard Gaussian.
+    Log-probability: the log-density of z in its first C - 1 entries, by
+      `simplex.invertible_gaussian_log_prob`, for finite means.
+    KL divergence: in closed form with another; NaN where temperatures or offsets differ.
+    No closed form: mean, mode, variance, entropy.
+
+    Args:
+      mean: (..., C - 1) floats, for samples (..., C); -inf is a class that is exactly 0. It is
+        stored as `loc`.
+      scale: positive scalar, or an array that broadcasts with the batch shape or, with as many axes
+        as mean, with mean; may be traced.
+      temperature: positive scalar, or an array that broadcasts with the batch shape; may be traced.
+      offset: positive scalar, or an array that broadcasts with the batch shape; may be traced.
+
+    Raises:
+      TypeError: mean is not floats, or a hyperparameter is no number.
+      ValueError: mean has no axis of classes, a hyperparameter does not broadcast, or a Python or
+        NumPy one is not positive.
     """
 
     _parameter, _event_ndim, _least, _by_entry = "mean", 1, 0, ("scale",)
@@ -45,9 +63,23 @@ def _invertible_gaussian_kl(q, p):
 
 
 class LogisticNormal(Law):
-    """The softmax of a Gaussian (..., C), by `simplex.logistic_normal`; log_prob is in closed form.
+    """The softmax of a Gaussian, with the gradient of `simplex.logistic_normal`.
 
-    KL divergence in closed form with another, at any temperatures; finite means alone.
+    Distribution: z = softmax((mean + scale eps) / temperature), eps standard Gaussian.
+    Log-probability: the log-density of z, in closed form, by `simplex.logistic_normal_log_prob`.
+    KL divergence: in closed form with another, at any temperatures, for finite means.
+    No closed form: mean, mode, variance, entropy.
+
+    Args:
+      mean: (..., C) floats; -inf is a class that is exactly 0. It is stored as `loc`.
+      scale: positive scalar, or an array that broadcasts with the batch shape or, with as many axes
+        as mean, with mean; may be traced.
+      temperature: positive scalar, or an array that broadcasts with the batch shape; may be traced.
+
+    Raises:
+      TypeError: mean is not floats, or a hyperparameter is no number.
+      ValueError: mean has no axis of classes, a hyperparameter does not broadcast, or a Python or
+        NumPy one is not positive.
     """
 
     _parameter, _event_ndim, _by_entry = "mean", 1, ("scale",)

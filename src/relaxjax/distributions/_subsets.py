@@ -1,4 +1,4 @@
-"""k-hots: n independent bits given their sum."""
+"""Distributions of k-hot vectors: n independent bits given their sum."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +8,24 @@ from relaxjax.distributions._base import ChoiceLaw, register_kl
 
 
 class Subset(ChoiceLaw):
-    """A k-hot, n independent bits given that their sum is k, with the gradient of `subsets.zgr`.
+    """An exact k-hot: independent bits given that their sum is k, with `subsets.zgr`'s gradient.
 
-    Closed forms: mean, mode, variance, entropy; the KL divergence with another of the same k.
+    Distribution: P(x) is proportional to exp(sum_i x_i logits_i); entries exactly 0.0 and 1.0, k of
+      them 1.
+    Log-probability: that of x, by `subsets.log_prob`.
+    KL divergence: in closed form with another of the same k.
+    Closed forms: mean, mode, variance, entropy; enumerate_support() runs in the order of
+      itertools.combinations.
+
+    Args:
+      logits: (..., n) floats, log-odds; -inf masks an item, whose x and gradient are 0. A row with
+        fewer than k unmasked items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+
+    Raises:
+      TypeError: logits are not floats, or k is no static integer.
+      ValueError: logits have no axis of items, k is not from 1 to n or, for a KL divergence, both
+        sides do not have one k.
     """
 
     has_enumerate_support = True

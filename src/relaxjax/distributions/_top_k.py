@@ -1,4 +1,4 @@
-"""k of n items without replacement."""
+"""Distributions of k of n items drawn without replacement."""
 
 import itertools
 import math
@@ -11,10 +11,25 @@ from relaxjax.distributions._base import ChoiceLaw
 
 
 class GumbelSoftmaxTopK(ChoiceLaw):
-    """A relaxed k-hot, by `top_k.relaxed`, whose density has no closed form.
+    """A relaxed k-hot, with the gradient of `top_k.relaxed`.
 
-    log_prob is the Plackett-Luce probability of the set for an exactly k-hot value, which samples
-    tend to as the temperature falls, and NaN for a relaxed one.
+    Distribution: the sum of k relaxed draws without replacement, each from what those before it
+      left; it sums to k, and an entry may pass 1.
+    Log-probability: the density has no closed form. log_prob is the Plackett-Luce log-probability
+      of the set for an exactly k-hot value, to which samples tend as the temperature falls, by
+      `top_k.log_prob_of_set`, and NaN for a relaxed one.
+    No closed form: mean, mode, variance, entropy and KL divergence.
+
+    Args:
+      logits: (..., n) floats, unnormalized log-probabilities of the first draw; -inf masks an item,
+        whose z and gradient are 0. A row with fewer than k unmasked items, a NaN or +inf gives NaN.
+      k: static integer from 1 to n.
+      temperature: positive scalar, or an array that broadcasts with the batch shape; may be traced.
+
+    Raises:
+      TypeError: logits are not floats, k is no static integer, or temperature is no number.
+      ValueError: logits have no axis of items, k is not from 1 to n, temperature does not broadcast
+        with the batch shape, or a Python or NumPy temperature is not positive.
     """
 
     def __init__(self, logits, k, *, temperature=0.5):
@@ -28,9 +43,23 @@ class GumbelSoftmaxTopK(ChoiceLaw):
 
 
 class PlackettLuce(ChoiceLaw):
-    """The indices of k of n items in the order of their draw, by `top_k.sample`: no gradient.
+    """The int32 indices of k of n items in the order of their draw, which carry no gradient.
 
-    Closed forms: mode, the k largest logits in order.
+    Distribution: one item after the other, from softmax(logits) over the items that are left, by
+      `top_k.sample`; event_shape is (k,).
+    Log-probability: that of the order, by `top_k.log_prob`, in the dtype of logits.
+    Closed forms: mode, the k largest logits in order; enumerate_support() is every order of k of n
+      indices.
+    No closed form: mean, variance, entropy and KL divergence.
+
+    Args:
+      logits: (..., n) floats, unnormalized log-probabilities of the first draw; -inf masks an item,
+        which is never drawn. A row with fewer than k unmasked items, a NaN or +inf gives -1.
+      k: static integer from 1 to n.
+
+    Raises:
+      TypeError: logits are not floats, or k is no static integer.
+      ValueError: logits have no axis of items, or k is not from 1 to n.
     """
 
     has_enumerate_support = True
