@@ -6,16 +6,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test mutants check docs bench-peers clean
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --durations=20
+
+.PHONY: demo test test-thorough mutants check docs bench-peers clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/discrete_vae.py
 
 test: check
-	$(BIN)/python -m pytest -n auto --dist worksteal --durations=20 -m "not optimized"
-	RELAXJAX_OPTIMIZED=1 $(BIN)/python -m pytest -n auto -m optimized
-	RELAXJAX_OPTIMIZED=1 RELAXJAX_X64=0 $(BIN)/python -m pytest -n auto -m "not once" tests/test_contract.py
-	$(BIN)/python -m pytest --doctest-modules src
+	$(PYTEST) -m "not thorough and not optimized"
+
+# What nobody should have to wait for: all draws, dtypes and rows, XLA's optimized programs, and the
+# contract in float32.
+test-thorough: $(VENV)/.dev
+	$(PYTEST) -m "thorough and not optimized"
+	RELAXJAX_OPTIMIZED=1 $(PYTEST) -m optimized
+	RELAXJAX_OPTIMIZED=1 RELAXJAX_X64=0 $(PYTEST) -m "not once" tests/test_contract.py
 
 # Seeded faults and the tests that see them; MUTANTS are the script's arguments.
 mutants: $(VENV)/.dev

@@ -26,3 +26,13 @@ import jax  # noqa: E402  (after what it reads)
 jax.config.update("jax_enable_x64", os.environ.get("RELAXJAX_X64", "1") != "0")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items):
+    """The contract's tests row by row, as those of one row share its compiled programs: a worker of
+    pytest-xdist is given neighbors."""
+    of_contract = [i for i, item in enumerate(items) if item.path.name == "test_contract.py"]
+    row = lambda item: item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
+    # Into the same places: what else there is keeps its own.
+    for i, item in zip(of_contract, sorted((items[i] for i in of_contract), key=row), strict=True):
+        items[i] = item

@@ -455,9 +455,7 @@ def test_second_derivatives_of_rules_with_noise():
         given = [bernoulli._logistic_given_bit(b, l)(o) for o in odds]
         for rule, x in (
             (
-                lambda l, b=b: hard_rule(functools.partial(bernoulli._gumbel_rao_rule, 3))(
-                    b, l, t, key
-                ),
+                lambda l, b=b: gumbel_rao(b, l, t, key),
                 np.array(given),
             ),
             (lambda l, n=noise: of_noise(_rules.tempered_bit)(n, l, t), l + noise),

@@ -594,9 +594,7 @@ def test_second_derivatives_of_rules_with_noise():
             [np.where(D[1], C3.max(), np.minimum(C3, C3.max() - 1))],
         ),
         "gumbel_rao": (
-            lambda l: hard_rule(functools.partial(categorical._gumbel_rao_rule, 4))(
-                D[1], l, t, key
-            ),
+            lambda l: gumbel_rao(D[1], l, t, key),
             [np.asarray(categorical._gumbel_given_class(e, D[1], C3)) for e in E],
         ),
         "straight_through_gumbel_softmax": (

@@ -1,8 +1,10 @@
 """The README and the docs run, name everything public, and hold today's table."""
 
+import doctest
 import importlib.util
 import inspect
 import pathlib
+import pkgutil
 import re
 
 import jax
@@ -45,6 +47,15 @@ def test_python_blocks_run(page):
         assert inspect.signature(template) == inspect.signature(function)
 
 
+def test_docstrings_run():
+    """The examples in them."""
+    names = [info.name for info in pkgutil.walk_packages(relaxjax.__path__, "relaxjax.")]
+    results = {name: doctest.testmod(importlib.import_module(name)) for name in names}
+    assert all(result.failed == 0 for result in results.values()), results
+    assert results["relaxjax.audit"].attempted and results["relaxjax.catalog"].attempted
+
+
+@pytest.mark.once
 def test_every_public_name_is_documented():
     """docs/api.md shows whole modules; what it names by hand has to be there."""
     api = (ROOT / "docs" / "api.md").read_text()
@@ -68,6 +79,7 @@ def script(*path):
     return module
 
 
+@pytest.mark.once
 def test_every_row_is_in_the_table():
     table = script("docs", "table.py")
     for page in table.PAGES:
@@ -76,6 +88,7 @@ def test_every_row_is_in_the_table():
         assert all(f"`{name.split('/')[1]}`" in text or f"`{name}`" in text for name in ESTIMATORS)
 
 
+@pytest.mark.once
 def test_links_and_pictures_are_there():
     for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):

@@ -1,5 +1,6 @@
 """Score-function estimators against printed oracles and the enumeration of all their draws."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import (
+    HALVED,
     PROBLEMS,
     B,
     C,
@@ -16,11 +18,13 @@ from oracles import (
     all_draws,
     bits,
     central,
+    check_case,
     check_closures,
     check_extremes,
-    check_oracle,
-    check_second_derivatives,
+    check_fields,
+    check_halved,
     check_transformations,
+    check_tree,
     check_variance,
     check_variance_gradient,
     close,
@@ -30,6 +34,7 @@ from oracles import (
     mean_and_variance,
     one_hots,
 )
+from rows import mostly_thorough
 from scipy.special import expit, logit, logsumexp, softmax
 
 from relaxjax import Family, bernoulli, categorical, estimator, families, score, subsets
@@ -141,11 +146,6 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_fixed_draws(name):
-    check_oracle(CASES[name], FAMILIES[CASES[name].law])
-
-
 def test_vimco_at_a_fixed_draw():
     log_w = lambda x: -0.3 * B.f(x)
     vimco = lambda l: score._vimco(B.samples, log_w, l, bernoulli.family)
@@ -168,7 +168,7 @@ def test_unordered_set_at_a_fixed_draw(chosen, value, gradient):
         close(ours[1], gradient, rtol=1e-7, atol=1e-15)
 
 
-CLOSURES = {
+EVERY_CASE = {
     **CASES,
     "vimco": Case(
         "bernoulli",
@@ -192,14 +192,18 @@ CLOSURES = {
 }
 
 
-@pytest.mark.parametrize("name", CLOSURES)
+@pytest.mark.parametrize("name", EVERY_CASE)
+def test_fixed_draws(name):
+    check_case(EVERY_CASE[name], FAMILIES[EVERY_CASE[name].law])
+
+
+# As rloo and double_cv of two samples, of other numbers.
+SAME_PROGRAM = {"rloo 3", "double_cv 2, half", "double_cv 3", "double_cv 3, half"}
+
+
+@pytest.mark.parametrize("name", mostly_thorough(EVERY_CASE, EVERY_CASE.keys() - SAME_PROGRAM))
 def test_closures_get_the_derivative_of_the_value(name):
-    check_closures(CLOSURES[name], FAMILIES[CLOSURES[name].law])
-
-
-@pytest.mark.parametrize("name", CLOSURES)
-def test_second_derivatives_are_zero(name):
-    check_second_derivatives(CLOSURES[name], FAMILIES[CLOSURES[name].law])
+    check_closures(EVERY_CASE[name], FAMILIES[EVERY_CASE[name].law])
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if CASES[name].phi])
@@ -524,6 +528,64 @@ def test_exact_with_masks(law_name):
     assert np.all(np.isfinite(hessian)) and np.all(hessian[masked] == 0)
 
 
+# --------------------------------------------------------------------------- families by fields
+
+
+def test_exact_does_not_ask_for_a_name():
+    """A law that bears a name of the library's, and one of independent variables, with all of their
+    derivatives; oracle: the sum over its states in NumPy."""
+    l = 2 * B.logits
+    value = lambda l: law(B.states, np.asarray(l) / 2) @ np.array([B.f(x) for x in B.states])
+    named = Family("bernoulli", HALVED.sample, HALVED.log_prob, support=HALVED.support)
+    for family in (named, dataclasses.replace(named, name="mine"), HALVED):
+        exact = lambda l, family=family: score.exact(B.f, l, family=family)
+        gradient = jax.jit(jax.grad(exact))
+        close(jax.jit(exact)(l), value(l), rtol=1e-13)
+        close(gradient(l), B.gradient / 2, rtol=0, atol=5e-9)
+        for i, row in enumerate(jax.jit(jax.hessian(exact))(l)):
+            close(row, central(lambda l, i=i, g=gradient: g(l)[i], l), rtol=1e-6, atol=1e-8)
+    check_tree(lambda params, family: score.exact(B.f, params, family=family))
+
+
+def test_exact_checks_the_support_of_one_variable():
+    """event_ndim promises a support of every variable: one that has another shape is refused, not
+    misread."""
+    wrong = [
+        (0, lambda l: jnp.zeros((2, *l.shape, 1)), r"\[2, 1\].*event_ndim = 0"),
+        (0, lambda l: jnp.zeros(2 * l.size)[:, None], r"\[2, 1\].*event_ndim = 0"),
+        (1, lambda l: jnp.zeros((8, 4)), r"\[8, 4\].*event_ndim = 1"),
+    ]
+    for event_ndim, support, words in wrong:
+        family = dataclasses.replace(HALVED, support=support, event_ndim=event_ndim)
+        with pytest.raises(ValueError, match=f"family: got halved, whose support .*{words}"):
+            score.exact(B.f, B.logits, family=family)
+    # The joint of all bits as one variable of three entries is the same law.
+    joint = dataclasses.replace(HALVED, event_ndim=1)
+    close(score.exact(B.f, 2 * B.logits, family=joint), B.value, rtol=1e-8)
+
+
+HALVED_CORES = {  # core, samples, the fields that the public function needs
+    "reinforce": (reinforce, 1, []),
+    "rloo": (score._rloo, 2, []),
+    "double_cv": (scaled(0.7), 2, ["mean"]),
+    "indecater": (single, 1, ["event_ndim", "neighbors"]),
+}
+
+
+@pytest.mark.parametrize("name", HALVED_CORES)
+def test_a_law_of_the_users(name):
+    core, count, fields = HALVED_CORES[name]
+    check_halved(lambda x, l, family: core(x, B.f, l, family), count)
+    check_tree(lambda params, family: core(B.samples[:count], B.f, params, family))
+    public = getattr(score, name)
+    check_fields(name, fields, lambda family: public(KEY, B.f, B.logits, family=family))
+
+
+def test_exact_and_vimco_need_one_field_or_none():
+    check_fields("exact", ["support"], lambda family: score.exact(B.f, B.logits, family=family))
+    check_fields("vimco", [], lambda family: score.vimco(KEY, B.f, B.logits, family=family))
+
+
 # -------------------------------------------------------------------------- the public functions
 
 
@@ -554,14 +616,16 @@ PUBLIC = {
 LOGITS = {**{name: problem.logits for name, problem in PROBLEMS.items()}, "one categorical": U}
 
 
-# The contract's tests transform every row; here f is the caller's, once for each function.
-@pytest.mark.parametrize("name", [name for name in PUBLIC if "categorical" not in name])
-def test_transformations(name):
-    law_name, estimate = PUBLIC[name]
+def test_transformations_of_vimco():
+    """It is not in the catalog, whose rows are transformed by the contract's tests."""
+    law_name, estimate = PUBLIC["vimco"]
     check_transformations(estimate, LOGITS[law_name])
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "exact"])
+# Of the catalog's rows the contract's tests ask for the same in float32.
+@pytest.mark.parametrize(
+    "name", mostly_thorough([name for name in PUBLIC if name != "exact"], ["vimco"])
+)
 def test_extremes(name):
     law_name, estimate = PUBLIC[name]
     means = [check_extremes(estimate, law_name, t) for t in (np.float32, jnp.bfloat16.dtype)]
@@ -612,8 +676,11 @@ def test_pytrees_of_params():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("package", ["distrax", "tfp"])
-def test_distributions_of_other_packages(package):
+@pytest.mark.parametrize(
+    "package, num_draws",
+    [("distrax", 10_000), pytest.param("tfp", 100_000, marks=pytest.mark.thorough)],
+)
+def test_distributions_of_other_packages(package, num_draws):
     """Oracle: E of a table of one index under its softmax, and Poisson's d/drate E x^2."""
     jax.config.update("jax_numpy_dtype_promotion", "standard")  # neither is made for strict
     jax.config.update("jax_numpy_rank_promotion", "allow")
@@ -628,14 +695,16 @@ def test_distributions_of_other_packages(package):
         family = families.from_distribution(build, support=support)
         f = lambda index: jnp.asarray(U_F)[index]
         value, gradient = expectation(np.eye(4), U, U_F)
-        exact = jax.value_and_grad(lambda l: score.exact(f, l, family=family))(jnp.asarray(U))
+        exact = jax.jit(jax.value_and_grad(lambda l: score.exact(f, l, family=family)))(U)
         close(exact[0], value, rtol=1e-6)
         close(exact[1], gradient, rtol=1e-5, atol=1e-7)
         estimate = lambda l, key: score.rloo(key, f, l, family=family, num_samples=4)
-        keys = jax.random.split(KEY, 100_000)
+        keys = jax.random.split(KEY, num_draws)
         draws = jax.jit(jax.vmap(jax.grad(estimate), (None, 0)))(jnp.asarray(U), keys)
         error = np.std(draws, 0) / np.sqrt(len(draws))
         assert np.all(np.abs(np.mean(draws, 0) - gradient) < 5.5 * error)
+        # The test fails with half of it.
+        assert np.any(np.abs(gradient) > 20 * error)
         with pytest.raises(TypeError, match="got .*int.*need"):
             score.double_cv(KEY, f, jnp.asarray(U), family=family)
         with pytest.raises(ValueError, match="family: got from_distribution.*need"):
@@ -655,6 +724,7 @@ def test_distributions_of_other_packages(package):
 def test_errors_name_the_argument():
     traced = lambda call, f, l: jax.eval_shape(lambda key, l: call(key, f, l), KEY, l)
     bare = Family("bare", bernoulli.family.sample, bernoulli.family.log_prob)
+    integer = lambda x: jnp.int32(1)
     of = lambda function, family=bernoulli.family, **h: functools.partial(
         function, family=family, **h
     )
@@ -670,11 +740,12 @@ def test_errors_name_the_argument():
         (functools.partial(score.unordered_set, num_samples=1), "num_samples: got 1.*need"),
         (functools.partial(score.unordered_set, num_samples=11), "num_samples: got 11.*need"),
         (of(score.double_cv, bare), "family: got bare.*need"),
-        (of(score.indecater, subsets.family(2)), "family: got subsets.*need.*bernoulli"),
+        (of(score.indecater, subsets.family(2)), "family: got subsets.*need.*neighbors"),
         (lambda key, f, l: score.exact(f, l, family=bare), "family: got bare.*need"),
     ]
     for call, words in cases:
-        with pytest.raises((ValueError, TypeError), match=words):
+        kind = TypeError if "2.5" in words else ValueError
+        with pytest.raises(kind, match=words):
             traced(call, jnp.sum, np.zeros(4))
     with pytest.raises(ValueError, match="params: got 21 variables.*need at most"):
         score.exact(jnp.sum, np.zeros(21), family=bernoulli.family)
@@ -682,8 +753,8 @@ def test_errors_name_the_argument():
         score.unordered_set(KEY, jnp.sum, np.zeros((2, 4)))
     for name in PUBLIC:
         law_name, estimate = PUBLIC[name]
-        for f, got in ((lambda x: x, "float"), (lambda x: jnp.int32(1), "int")):
-            with pytest.raises(TypeError, match=f": got a value {got}.*need"):
+        for kind, f, got in ((ValueError, lambda x: x, "float"), (TypeError, integer, "int")):
+            with pytest.raises(kind, match=f": got a value {got}.*need"):
                 traced(estimate, f, LOGITS[law_name])
         with pytest.raises(TypeError, match="(logits|params): got int.*need"):
             traced(estimate, jnp.sum, np.zeros(LOGITS[law_name].shape, int))
