@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --durations=20
 
-.PHONY: demo test test-thorough mutants check docs bench-peers clean
+.PHONY: demo test test-thorough mutants check docs benchmarks bench-peers clean
 
 demo: $(VENV)/.examples
 	$(BIN)/python examples/discrete_vae.py
@@ -34,6 +34,13 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
+
+# Measures what is named and older than the code, OF="speed variance", and writes the page; beside
+# the peers where they are.
+benchmarks: $(VENV)/.dev
+	set -e; for name in $(OF); do \
+	  $(or $(wildcard $(VENV)-peers/bin/python),$(BIN)/python) benchmarks/$$name.py $(ARGS); done
+	$(BIN)/python benchmarks/render.py
 
 # What relaxjax is measured beside, in an environment of its own.
 bench-peers:

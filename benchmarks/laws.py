@@ -1,166 +1,126 @@
 """Each pathwise row of the catalog beside the same draw as JAX users write it without us.
 
-The counterpart differentiates the plain formula by autodiff, with our noise where that is what a
-user would draw, so that a race measures rules and not generators. A hard draw carries its gradient
-as users write it: value + surrogate - stop_gradient(surrogate).
+Users' code differentiates the plain formula by autodiff, with our noise where that is what a user
+would draw, so that a race measures rules and not generators. A hard draw carries its gradient as
+users write it: value + surrogate - stop_gradient(surrogate). A sampler is (key, params,
+temperature) -> z, noise (key, shape of params) -> what a draw spends.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.nn import log_softmax, sigmoid, softmax
+from jax.scipy.special import log_ndtr
 
-from relaxjax import _numerics, bernoulli, categorical, counts, gates, simplex, subsets, top_k
+import relaxjax
+from relaxjax import _noise, subsets
+from relaxjax.catalog import ESTIMATORS
 
 K = 5  # of top-k and subsets
 TRUNCATION = 15  # of counts: 16 values
 
 
-class Law(NamedTuple):
-    """A sampler and its counterpart, both (key, params, temperature) -> z.
+def ours(name, k=K):
+    """The row's own sampler; where it has no temperature, that is of its gradient, or its scale."""
+    law, method = name.split("/")
+    sampler, given = getattr(getattr(relaxjax, law), method), ESTIMATORS[name].hyperparameters
+    swept = next((h for h in ("temperature", "backward_temperature", "scale") if h in given), None)
 
-    Fields:
-      ours, plain: plain is None where autodiff has no such draw (an exact sampler's gradient).
-      noise: the shape of params -> (key) -> the noise that a draw spends.
-      event: axes of one variable: 0 for entries, 1 for rows.
-      peers: name -> the same law elsewhere, or a function that raises ImportError.
-    """
+    def sample(key, l, t):
+        values = {swept: t, "k": k, "truncation": TRUNCATION}
+        if "values" in given:
+            values["values"] = jnp.arange(l.shape[-1], dtype=l.dtype)
+        if "correlation_tril" in given:
+            values["correlation_tril"] = _tril(l.shape[-1])
+        return sampler(key, l, **{h: values[h] for h in given if h in values})
 
-    ours: Callable[..., Any]
-    plain: Callable[..., Any] | None
-    noise: Callable[..., Any]
-    event: int = 0
-    peers: dict[str, Callable[..., Any]] = {}
-
-
-def _noise(generator, last=lambda n: n):
-    """Noise shaped as the parameters, but for the last axis."""
-
-    def of(shape):
-        return lambda key: generator(key, (*shape[:-1], last(shape[-1])), jnp.float32)
-
-    return of
+    return sample
 
 
-_uniform = _noise(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype))
-_one_a_row = _noise(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype), lambda n: 1)
-_logistic, _gumbel, _normal = (
-    _noise(generator) for generator in (_numerics.logistic, _numerics.gumbel, _numerics.normal)
+uniform, logistic, gumbel, normal = (
+    functools.partial(generator, dtype=jnp.float32)
+    for generator in (jax.random.uniform, _noise.logistic, _noise.gumbel, _noise.normal)
 )
+one_per_row = lambda key, shape: uniform(key, (*shape[:-1], 1))
+one_per_count = lambda key, shape: gumbel(key, (*shape, TRUNCATION + 1))
 
 
-def _carry(hard, soft):
-    return hard + (soft - lax.stop_gradient(soft))
+def correlated(key, shape):
+    noise = normal(key, shape) @ _tril(shape[-1]).T
+    return log_ndtr(noise) - log_ndtr(-noise)
 
 
-# ---------------------------------------------------------------------------------- counterparts
+def _tril(n):
+    """Equicorrelated at 1/2."""
+    return jnp.linalg.cholesky((jnp.eye(n) + jnp.ones((n, n))) / 2).astype(jnp.float32)
 
 
-def _concrete(key, l, t):
-    return jax.nn.sigmoid(_logit_concrete(key, l, t))
+# Users' code.
+_carry = lambda hard, soft: hard + (soft - lax.stop_gradient(soft))
+_bit = lambda key, p: (uniform(key, p.shape) < lax.stop_gradient(p)).astype(p.dtype)
+_class = lambda key, l: _largest(lax.stop_gradient(l + gumbel(key, l.shape)))
+straight_through_bit = lambda key, l, t: _carry(_bit(key, sigmoid(l)), sigmoid(l))
+straight_through_class = lambda key, l, t: _carry(_class(key, l), softmax(l / t))
+gaussian_gate = lambda key, mean, t: jnp.clip(mean + t * normal(key, mean.shape), 0, 1)
+# Of a perturbed y, or of the parameters and the values of a count.
+_positive = lambda y: (y > 0).astype(y.dtype)
+_largest = lambda y: jax.nn.one_hot(jnp.argmax(y, axis=-1), y.shape[-1], dtype=y.dtype)
+_stretched = lambda y: jnp.clip(-0.1 + 1.2 * sigmoid(y), 0, 1)
+_and_zero = lambda y: softmax(jnp.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, 1)]))
+_mean_index = lambda y: jnp.sum(softmax(y) * jnp.arange(y.shape[-1], dtype=y.dtype), axis=-1)
+poisson_logits = lambda log_rate, values: values * log_rate[..., None] - lax.lgamma(values + 1)
+geometric_logits = lambda l, values: -values * jax.nn.softplus(l)[..., None]
+relaxed = lambda noise, squash: lambda key, l, t: squash((l + noise(key, l.shape)) / t)
 
 
-def _logit_concrete(key, l, t):
-    return (l + _numerics.logistic(key, l.shape, l.dtype)) / t
+def thresholded(noise, hard, squash):
+    """A hard draw that goes back through the relaxed one of the same noise."""
+
+    def sampler(key, l, t):
+        y = (l + noise(key, l.shape)) / t
+        return _carry(hard(lax.stop_gradient(y)), squash(y))
+
+    return sampler
 
 
-def _bit(key, p):
-    return jax.random.uniform(key, p.shape, p.dtype) < lax.stop_gradient(p)
-
-
-def _straight_through(key, l, t):
-    p = jax.nn.sigmoid(l)
-    return _carry(_bit(key, p).astype(p.dtype), p)
-
-
-def _straight_through_concrete(key, l, t):
-    y = _logit_concrete(key, l, t)
-    return _carry((y > 0).astype(l.dtype), jax.nn.sigmoid(y))
-
-
-def _zgr(key, l, t):
-    p = jax.nn.sigmoid(l)
-    b = _bit(key, p).astype(p.dtype)
-    # The gradient |b - p| / 2 in logits.
+def _second_order(key, p, l):
+    """A bit of probability p with the gradient |b - p| / 2 in its log-odds l."""
+    b = _bit(key, p)
     return _carry(b, lax.stop_gradient(jnp.abs(b - p) / 2) * l)
 
 
-def _stochastic_times_smooth(key, l, t):
-    q = jnp.sqrt(jax.nn.sigmoid(l))
-    b = _bit(key, q).astype(q.dtype)
-    log_odds = jnp.log(q) - jnp.log1p(-q)
-    return q * _carry(b, lax.stop_gradient(jnp.abs(b - q) / 2) * log_odds)
+def stochastic_times_smooth(key, l, t):
+    q = jnp.sqrt(sigmoid(l))
+    return q * _second_order(key, q, jnp.log(q) - jnp.log1p(-q))
 
 
-def _correlated(key, l, t):
-    noise = _numerics.normal(key, l.shape, l.dtype) @ _tril(l).T
-    ndtr = jax.scipy.special.log_ndtr
-    return (l + ndtr(noise) - ndtr(-noise)) / t
-
-
-def _tril(l):
-    """Equicorrelated at 1/2."""
-    n = l.shape[-1]
-    return jnp.linalg.cholesky((jnp.eye(n) + jnp.ones((n, n))) / 2).astype(l.dtype)
-
-
-def _correlated_straight_through(key, l, t):
-    y = _correlated(key, l, t)
-    return _carry((y > 0).astype(l.dtype), jax.nn.sigmoid(y))
-
-
-def _gumbel_softmax(key, l, t):
-    return jax.nn.softmax(_perturbed(key, l, t))
-
-
-def _perturbed(key, l, t):
-    return (l + _numerics.gumbel(key, l.shape, l.dtype)) / t
-
-
-def _one_hot_of(y):
-    return jax.nn.one_hot(jnp.argmax(y, axis=-1), y.shape[-1], dtype=y.dtype)
-
-
-def _class(key, l):
-    return _one_hot_of(lax.stop_gradient(_perturbed(key, l, 1)))
-
-
-def _straight_through_class(key, l, t):
-    return _carry(_class(key, l), jax.nn.softmax(l / t))
-
-
-def _straight_through_gumbel_softmax(key, l, t):
-    y = _perturbed(key, l, t)
-    return _carry(_one_hot_of(lax.stop_gradient(y)), jax.nn.softmax(y))
-
-
-def _reinmax(key, l, t):
-    d, p = _class(key, l), jax.nn.softmax(l)
-    q = lax.stop_gradient((d + jax.nn.softmax(l / t)) / 2)
+def reinmax(key, l, t):
+    d, p = _class(key, l), softmax(l)
+    q = lax.stop_gradient((d + softmax(l / t)) / 2)
     # As published: a softmax whose value at these logits is q.
-    shifted = jax.nn.softmax(jnp.log(q) - lax.stop_gradient(l) + l)
+    shifted = softmax(jnp.log(q) - lax.stop_gradient(l) + l)
     return _carry(d, 2 * shifted - p / 2)
 
 
-def _zgr_class(key, l, t):
-    d, p = _class(key, l), jax.nn.softmax(l)
-    log_p = jax.nn.log_softmax(l)
+def zgr_class(key, l, t):
+    d, p = _class(key, l), softmax(l)
     # (J(p) + (d - p) (d - p)^T) / 2: a mean and a score that is weighted by d - p.
-    log_q = jnp.sum(d * log_p, axis=-1, keepdims=True)
+    log_q = jnp.sum(d * log_softmax(l), axis=-1, keepdims=True)
     return _carry(d, (p + lax.stop_gradient(d - p) * log_q) / 2)
 
 
-def _gapped(key, l, t):
-    d, p = _class(key, l), jax.nn.log_softmax(l)
+def gapped(key, l, t):
+    d, p = _class(key, l), log_softmax(l)
     top, chosen = (jnp.sum(x, -1, keepdims=True) for x in (jnp.max(p, -1, keepdims=True), d * p))
     up = lax.stop_gradient(top - chosen) * d
     down = lax.stop_gradient(jax.nn.relu(p + 1 - top)) * (1 - d)
-    return _carry(d, jax.nn.softmax((l + up - down) / t))
+    return _carry(d, softmax((l + up - down) / t))
 
 
-def _rao(draw, soft):
+def rao(draw, soft):
     """The mean of soft(key, draw, logits, temperature) over ten noises given the draw."""
 
     def sampler(key, l, t):
@@ -173,225 +133,111 @@ def _rao(draw, soft):
 
 def _soft_bit(key, b, l, t):
     v = jax.random.uniform(key, l.shape, l.dtype, minval=1e-7, maxval=1 - 1e-7)
-    p = jax.nn.sigmoid(l)
-    u = lax.stop_gradient(jnp.where(b == 1, 1 - p * (1 - v), (1 - p) * v))
-    u = jnp.clip(u, 1e-7, 1 - 1e-7)
-    return jax.nn.sigmoid((l + lax.stop_gradient(jnp.log(u) - jnp.log1p(-u))) / t)
+    p = sigmoid(l)
+    u = jnp.clip(jnp.where(b == 1, 1 - p * (1 - v), (1 - p) * v), 1e-7, 1 - 1e-7)
+    return sigmoid((l + lax.stop_gradient(jnp.log(u) - jnp.log1p(-u))) / t)
 
 
 def _soft_class(key, d, l, t):
     e = jax.random.exponential(key, l.shape, l.dtype)
     first = jnp.sum(e * d, -1, keepdims=True)
     total = jax.nn.logsumexp(l, axis=-1, keepdims=True)
-    y = jnp.where(
-        d == 1, total - jnp.log(first), -jnp.log(e * jnp.exp(-l) + first / jnp.exp(total))
-    )
-    return jax.nn.softmax((l + lax.stop_gradient(y - l)) / t)
+    others = -jnp.log(e * jnp.exp(-l) + first / jnp.exp(total))
+    y = jnp.where(d == 1, total - jnp.log(first), others)
+    return softmax((l + lax.stop_gradient(y - l)) / t)
 
 
-def _gate(key, mean, t):
-    return jnp.clip(mean + t * _numerics.normal(key, mean.shape, mean.dtype), 0, 1)
-
-
-def _hard_concrete(key, l, t):
-    return jnp.clip(-0.1 + 1.2 * _concrete(key, l, t), 0, 1)
-
-
-def _invertible_gaussian(key, mean, t):
-    x = (mean + _numerics.normal(key, mean.shape, mean.dtype)) / t
-    return jax.nn.softmax(jnp.concatenate([x, jnp.zeros((*x.shape[:-1], 1), x.dtype)], axis=-1))
-
-
-def _logistic_normal(key, mean, t):
-    return jax.nn.softmax((mean + _numerics.normal(key, mean.shape, mean.dtype)) / t)
-
-
-def _relaxed_top_k(key, l, t):
+def relaxed_top_k(key, l, t):
     def draw(a, _):
-        q = jax.nn.softmax(a / t)
+        q = softmax(a / t)
         return a + jnp.log(jnp.clip(1 - q, 1e-20)), q
 
-    _, q = lax.scan(draw, _perturbed(key, l, 1), None, length=K)
+    _, q = lax.scan(draw, l + gumbel(key, l.shape), None, length=K)
     return jnp.sum(q, axis=0)
 
 
-def _straight_through_top_k(key, l, t):
-    y = lax.stop_gradient(_perturbed(key, l, 1))
+def straight_through_top_k(key, l, t):
+    y = lax.stop_gradient(l + gumbel(key, l.shape))
     hard = jnp.sum(jax.nn.one_hot(lax.top_k(y, K)[1], l.shape[-1], dtype=l.dtype), axis=-2)
-    return _carry(hard, _relaxed_top_k(key, l, t))
+    return _carry(hard, relaxed_top_k(key, l, t))
 
 
-def _marginals(l):
+def simple(key, l, t):
     """The inclusion marginals by autodiff of a table of log e_j."""
 
-    def total(l):
+    def log_total(l):
         def add(a, x):
             return jnp.logaddexp(a, jnp.append(-1e30, a[:-1]) + x), None
 
         a = jnp.full(K + 1, -1e30, l.dtype).at[0].set(0)
         return lax.scan(add, a, l)[0][K]
 
-    return jnp.vectorize(jax.grad(total), signature="(n)->(n)")(l)
+    marginals = jnp.vectorize(jax.grad(log_total), signature="(n)->(n)")(l)
+    return _carry(subsets.sample(key, lax.stop_gradient(l), K), marginals)
 
 
-def _simple(key, l, t):
-    return _carry(subsets.sample(key, lax.stop_gradient(l), K), _marginals(l))
+def counts(logits):
+    values, draw = jnp.arange(TRUNCATION + 1, dtype=jnp.float32), relaxed(gumbel, _mean_index)
+    return lambda key, params, t: draw(key, logits(params, values), t)
 
 
-def _values(key, log_p, values, t):
-    noise = _numerics.gumbel(key, log_p.shape, log_p.dtype)
-    return jnp.sum(jax.nn.softmax((log_p + noise) / t) * values, axis=-1)
-
-
-def _poisson(key, log_rate, t):
-    k = jnp.arange(TRUNCATION + 1, dtype=log_rate.dtype)
-    return _values(key, k * log_rate[..., None] - lax.lgamma(k + 1), k, t)
-
-
-def _geometric(key, l, t):
-    k = jnp.arange(TRUNCATION + 1, dtype=l.dtype)
-    return _values(key, -k * jax.nn.softplus(l)[..., None], k, t)
-
-
-# ---------------------------------------------------------------------------------------- peers
-
-
-def _tfp(name):
-    def sampler(key, l, t):
-        import tensorflow_probability.substrates.jax.distributions as tfd
-
-        return getattr(tfd, name)(t, logits=l).sample(seed=key)
-
-    return sampler
-
-
-def _numpyro(key, l, t):
-    from numpyro.distributions import RelaxedBernoulliLogits
-
-    return RelaxedBernoulliLogits(t, logits=l).rsample(key)
-
-
-def _synjax(key, l, t):
-    import synjax
-
-    return synjax.KSubset(k=K, log_potentials=l).sample(key)
-
-
-# ----------------------------------------------------------------------------------------- table
-
-
-def _of(sampler, **fixed):
-    return lambda key, l, t: sampler(key, l, temperature=t, **fixed)
-
-
-def _without_temperature(sampler, *args):
-    return lambda key, l, t: sampler(key, l, *args)
-
-
-def _classes(last):
-    return _noise(lambda key, shape, dtype: _numerics.gumbel(key, (*shape, last), dtype))
-
-
-LAWS = {
-    "bernoulli/concrete": Law(
-        _of(bernoulli.concrete),
-        _concrete,
-        _logistic,
-        peers={"TFP": _tfp("RelaxedBernoulli"), "numpyro": _numpyro},
-    ),
-    "bernoulli/logit_concrete": Law(_of(bernoulli.logit_concrete), _logit_concrete, _logistic),
-    "bernoulli/straight_through": Law(
-        _without_temperature(bernoulli.straight_through), _straight_through, _uniform
-    ),
-    "bernoulli/straight_through_concrete": Law(
-        _of(bernoulli.straight_through_concrete), _straight_through_concrete, _logistic
-    ),
-    "bernoulli/zgr": Law(_without_temperature(bernoulli.zgr), _zgr, _uniform),
-    "bernoulli/gumbel_rao": Law(
-        _of(bernoulli.gumbel_rao),
-        _rao(lambda key, l: _bit(key, jax.nn.sigmoid(l)).astype(l.dtype), _soft_bit),
-        _uniform,
-    ),
-    "bernoulli/stochastic_times_smooth": Law(
-        _without_temperature(bernoulli.stochastic_times_smooth), _stochastic_times_smooth, _uniform
-    ),
-    "bernoulli/correlated_concrete": Law(
-        lambda key, l, t: bernoulli.correlated_concrete(key, l, _tril(l), temperature=t),
-        lambda key, l, t: jax.nn.sigmoid(_correlated(key, l, t)),
-        _normal,
-        event=1,
-    ),
-    "bernoulli/correlated_straight_through": Law(
-        lambda key, l, t: bernoulli.correlated_straight_through(key, l, _tril(l), temperature=t),
-        _correlated_straight_through,
-        _normal,
-        event=1,
-    ),
-    "categorical/gumbel_softmax": Law(
-        _of(categorical.gumbel_softmax),
-        _gumbel_softmax,
-        _gumbel,
-        event=1,
-        peers={"TFP": _tfp("RelaxedOneHotCategorical")},
-    ),
-    "categorical/log_gumbel_softmax": Law(
-        _of(categorical.log_gumbel_softmax),
-        lambda key, l, t: jax.nn.log_softmax(_perturbed(key, l, t)),
-        _gumbel,
-        event=1,
-        peers={"TFP": _tfp("ExpRelaxedOneHotCategorical")},
-    ),
-    "categorical/straight_through": Law(
-        _of(categorical.straight_through), _straight_through_class, _one_a_row, event=1
-    ),
-    "categorical/straight_through_gumbel_softmax": Law(
-        _of(categorical.straight_through_gumbel_softmax),
-        _straight_through_gumbel_softmax,
-        _gumbel,
-        event=1,
-    ),
-    "categorical/decoupled_straight_through": Law(
-        lambda key, l, t: categorical.decoupled_straight_through(
-            key, l, forward_temperature=1.0, backward_temperature=t
-        ),
-        _straight_through_class,
-        _one_a_row,
-        event=1,
-    ),
-    "categorical/gapped_straight_through": Law(
-        _of(categorical.gapped_straight_through), _gapped, _one_a_row, event=1
-    ),
-    "categorical/reinmax": Law(_of(categorical.reinmax), _reinmax, _one_a_row, event=1),
-    "categorical/zgr": Law(_without_temperature(categorical.zgr), _zgr_class, _one_a_row, event=1),
-    "categorical/gumbel_rao": Law(
-        _of(categorical.gumbel_rao), _rao(_class, _soft_class), _one_a_row, event=1
-    ),
-    "gates/gaussian": Law(lambda key, mean, t: gates.gaussian(key, mean, scale=t), _gate, _normal),
-    "gates/hard_concrete": Law(_of(gates.hard_concrete), _hard_concrete, _logistic),
-    "simplex/invertible_gaussian": Law(
-        _of(simplex.invertible_gaussian), _invertible_gaussian, _normal, event=1
-    ),
-    "simplex/logistic_normal": Law(
-        _of(simplex.logistic_normal), _logistic_normal, _normal, event=1
-    ),
-    "top_k/relaxed": Law(_of(top_k.relaxed, k=K), _relaxed_top_k, _gumbel, event=1),
-    "top_k/straight_through": Law(
-        _of(top_k.straight_through, k=K), _straight_through_top_k, _gumbel, event=1
-    ),
-    "subsets/simple": Law(_without_temperature(subsets.simple, K), _simple, _uniform, event=1),
-    "subsets/zgr": Law(_without_temperature(subsets.zgr, K), None, _uniform, event=1),
-    "counts/generalized_gumbel_softmax": Law(
-        lambda key, l, t: counts.generalized_gumbel_softmax(
-            key, l, jnp.arange(l.shape[-1], dtype=l.dtype), temperature=t
-        ),
-        lambda key, l, t: _values(key, l, jnp.arange(l.shape[-1], dtype=l.dtype), t),
-        _gumbel,
-        event=1,
-    ),
-    "counts/poisson": Law(
-        _of(counts.poisson, truncation=TRUNCATION), _poisson, _classes(TRUNCATION + 1)
-    ),
-    "counts/geometric": Law(
-        _of(counts.geometric, truncation=TRUNCATION), _geometric, _classes(TRUNCATION + 1)
-    ),
+# Users' code of each row, and the noise that a draw spends: here a variable is an entry of the
+# parameters, below it is a row of them. None where autodiff has no such draw.
+ENTRIES = {
+    "bernoulli/concrete": (relaxed(logistic, sigmoid), logistic),
+    "bernoulli/logit_concrete": (relaxed(logistic, lambda y: y), logistic),
+    "bernoulli/straight_through": (straight_through_bit, uniform),
+    "bernoulli/straight_through_concrete": (thresholded(logistic, _positive, sigmoid), logistic),
+    "bernoulli/zgr": (lambda key, l, t: _second_order(key, sigmoid(l), l), uniform),
+    "bernoulli/gumbel_rao": (rao(lambda key, l: _bit(key, sigmoid(l)), _soft_bit), uniform),
+    "bernoulli/stochastic_times_smooth": (stochastic_times_smooth, uniform),
+    "gates/gaussian": (gaussian_gate, normal),
+    "gates/hard_concrete": (relaxed(logistic, _stretched), logistic),
+    "counts/poisson": (counts(poisson_logits), one_per_count),
+    "counts/geometric": (counts(geometric_logits), one_per_count),
 }
+ROWS = {
+    "correlated/concrete": (relaxed(correlated, sigmoid), normal),
+    "correlated/straight_through": (thresholded(correlated, _positive, sigmoid), normal),
+    "categorical/gumbel_softmax": (relaxed(gumbel, softmax), gumbel),
+    "categorical/log_gumbel_softmax": (relaxed(gumbel, log_softmax), gumbel),
+    "categorical/straight_through": (straight_through_class, one_per_row),
+    "categorical/straight_through_gumbel_softmax": (thresholded(gumbel, _largest, softmax), gumbel),
+    "categorical/decoupled_straight_through": (straight_through_class, one_per_row),
+    "categorical/gapped_straight_through": (gapped, one_per_row),
+    "categorical/reinmax": (reinmax, one_per_row),
+    "categorical/zgr": (zgr_class, one_per_row),
+    "categorical/gumbel_rao": (rao(_class, _soft_class), one_per_row),
+    "simplex/invertible_gaussian": (relaxed(normal, _and_zero), normal),
+    "simplex/logistic_normal": (relaxed(normal, softmax), normal),
+    "top_k/relaxed": (relaxed_top_k, gumbel),
+    "top_k/straight_through": (straight_through_top_k, gumbel),
+    "subsets/simple": (simple, uniform),
+    "subsets/zgr": (None, uniform),
+    "counts/generalized_gumbel_softmax": (relaxed(gumbel, _mean_index), gumbel),
+}
+LAWS = {name: (ENTRIES | ROWS)[name] for name in ESTIMATORS if name in ENTRIES | ROWS}
+# Each row's class in other JAX libraries, their modules, and how one draws.
+PEERS = {
+    ("bernoulli/concrete", "TFP"): "RelaxedBernoulli",
+    ("bernoulli/concrete", "numpyro"): "RelaxedBernoulliLogits",
+    ("categorical/gumbel_softmax", "TFP"): "RelaxedOneHotCategorical",
+    ("categorical/log_gumbel_softmax", "TFP"): "ExpRelaxedOneHotCategorical",
+}
+LIBRARIES = {"TFP": "tensorflow_probability.substrates.jax", "numpyro": "numpyro"}
+DRAWS = {"TFP": lambda law, key: law.sample(seed=key), "numpyro": lambda law, key: law.rsample(key)}
+# What the PyTorch original has, in _torch.py.
+ORIGINAL = "gates/gaussian", "bernoulli/straight_through", "gates/hard_concrete"
+
+
+def peers(name):
+    """The row's samplers in other libraries that are here, and why the others are not."""
+    present, absent = {}, {}
+    for library in (library for row, library in PEERS if row == name):
+        try:
+            module = importlib.import_module(f"{LIBRARIES[library]}.distributions")
+            law, draw = getattr(module, PEERS[name, library]), DRAWS[library]
+            present[library] = lambda key, l, t, law=law, draw=draw: draw(law(t, logits=l), key)
+        except ImportError as error:
+            absent[f"{library} absent"] = str(error)
+    return present, absent

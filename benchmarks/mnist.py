@@ -7,117 +7,86 @@ two larger boards RAdam; here it is one layer of 512, and Adam.
 of 50, Adam 1e-4. There both networks have two layers of 200 leaky ReLUs, and the prior learns;
 here it is one layer of 200 ReLUs, and the prior is uniform.
 
-A row is one run of examples/discrete_vae.py, all seeds in one program, in a folder below runs/;
-`--dataset`, `--data-dir` and `--epochs` go to it. A run that is stopped goes on where it was.
+A row is one run of examples/discrete_vae.py, of two seeds or more in one program, in a folder below
+runs/, where one that was stopped goes on; `--dataset`, `--data-dir` and `--epochs` go to it.
 """
 
-import argparse
+import functools
 import json
-import pathlib
-import sys
-from typing import NamedTuple
 
-from _common import digest, modules, read, write
+from _harness import HERE, Job, asked, digest, measure, modules
+from discrete_vae import main as train
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-RUNS = ROOT / "runs" / "mnist"
-sys.path.insert(0, str(ROOT / "examples"))
-import discrete_vae  # noqa: E402
-from vae import options  # noqa: E402
+RUNS = HERE.parent / "runs" / "mnist"
 
 
-class Board(NamedTuple):
-    """A latent of the example, its options, and (estimator, settings) of each row."""
-
-    latent: str
-    epochs: int
-    options: list[str]
-    rows: list[tuple[str, list[str]]]
-
-
-def _categorical(temperature):
-    """Its rows; temperature is that of ReinMax as published."""
-    stgs = "categorical/straight_through_gumbel_softmax"
-    return [
-        ("categorical/straight_through", []),
-        (stgs, ["temperature=1.0"]),
-        (stgs, ["temperature=0.5"]),
-        ("categorical/reinmax", [f"temperature={temperature}"]),
-        ("categorical/zgr", []),
-        ("categorical/rloo", ["num_samples=2"]),
-        ("categorical/rloo", ["num_samples=4"]),
-        ("categorical/quadratic", ["num_samples=2", "factors=8"]),
-    ]
+def _rows(law, hard, *others):
+    """What every law has, and others; hard goes back through a relaxed draw."""
+    rows = (
+        "straight_through", f"{hard} temperature=1.0", f"{hard} temperature=0.5", "zgr", *others,
+        "rloo num_samples=2", "rloo num_samples=4", "quadratic num_samples=2 factors=8",
+    )  # fmt: skip
+    return [f"{law}/{row}" for row in rows]
 
 
-_BITS = [
-    ("bernoulli/straight_through", []),
-    ("bernoulli/straight_through_concrete", ["temperature=1.0"]),
-    ("bernoulli/straight_through_concrete", ["temperature=0.5"]),
-    ("bernoulli/zgr", []),
-    ("bernoulli/disarm", ["num_samples=2"]),
-    ("bernoulli/rloo", ["num_samples=2"]),
-    ("bernoulli/rloo", ["num_samples=4"]),
-    ("bernoulli/quadratic", ["num_samples=2", "factors=8"]),
-]
-_REINMAX = "--binarize none --batch-size 100 --hidden 512 --learning-rate 5e-4".split()
-_DISARM = "--binarize dynamic --batch-size 50 --hidden 200 --learning-rate 1e-4".split()
+_REINMAX = "--binarize none --batch-size 100 --hidden 512 --learning-rate 5e-4"
+_DISARM = "--binarize dynamic --batch-size 50 --hidden 200 --learning-rate 1e-4"
+_BITS = _rows("bernoulli", "straight_through_concrete", "disarm num_samples=2")
+_classes = lambda temperature: _rows(
+    "categorical", "straight_through_gumbel_softmax", f"reinmax temperature={temperature}"
+)
+# The latent, epochs, other options of the example, and (estimator setting...) of each row.
 BOARDS = {
-    "8x4": Board("8x4", 160, _REINMAX, _categorical(1.3)),
-    "64x8": Board("64x8", 160, _REINMAX, _categorical(1.5)),
-    "10x30": Board("10x30", 160, _REINMAX, _categorical(1.3)),
-    "200 bits": Board("200", 833, _DISARM, _BITS),
+    "8x4": ("8x4", 160, _REINMAX, _classes(1.3)),
+    "64x8": ("64x8", 160, _REINMAX, _classes(1.5)),
+    "10x30": ("10x30", 160, _REINMAX, _classes(1.3)),
+    "200 bits": ("200", 833, _DISARM, _BITS),
 }
 
 
-def run(asked, data):
+def run(argv, folder):
     """One run of the example, and what stands in its metrics."""
-    board, settings = BOARDS[asked["board"]], asked["settings"]
-    name = [asked["board"], asked["estimator"], *settings, *map(str, list(asked.values())[3:])]
-    folder = RUNS / "-".join(name).replace("/", "-").replace(" ", "-")
-    argv = ["--latent", board.latent, "--estimator", asked["estimator"], *board.options, *data]
-    argv += [part for setting in settings for part in ("--set", setting)]
-    argv += ["--epochs", str(asked["epochs"]), "--seeds", str(asked["seeds"])]
-    status = discrete_vae.main([*argv, "--run-dir", str(folder), "--resume"])
+    status = train([*argv, "--run-dir", str(folder), "--resume"])
     if status:
         raise SystemExit(status)
-    metrics = json.loads((folder / "metrics.json").read_text())
-    scores = {
-        score: [round(metrics[score], 4), round(error, 4)]
-        for score, error in metrics["standard_error"].items()
-    }
-    calls = metrics["evaluations_per_image"]
+    found = json.loads((folder / "metrics.json").read_text())
+    calls, epochs = found["evaluations_per_image"], found["epochs"]
+    score = lambda name: [round(found[name], 4), round(found["standard_error"][name], 4)]
+    # Exact where the latent has few enough states, else by samples.
+    exact = "exact_" if "exact_negative_elbo_test" in found else ""
     return {
-        "evaluations": calls,
-        "images": metrics["evaluations"] // (calls * asked["epochs"]),
-        "seconds": metrics["seconds"],
-    } | scores
+        "calls of f": calls,
+        "epochs": f"{epochs} of {found['evaluations'] // (calls * epochs):,}",
+        "-ELBO, test": score(f"{exact}negative_elbo_test"),
+        "-ELBO, train": score(f"{exact}negative_elbo_train"),
+        "-bound, test": score("negative_iwae_test"),
+        "seconds": found["seconds"],
+    }
+
+
+def job(board, row, args):
+    latent, epochs, recipe, _ = BOARDS[board]
+    epochs = args.epochs or epochs
+    settings = {"latent": latent, "dataset": args.dataset, "epochs": epochs, "seeds": args.seeds}
+    estimator, *sets = row.split()
+    used = modules(estimator)
+    argv = [*recipe.split(), "--estimator", estimator]
+    argv += [part for setting in sets for part in ("--set", setting)]
+    argv += [part for name, x in settings.items() for part in (f"--{name}", str(x))]
+    argv += ["--data-dir", args.data_dir] if args.data_dir else []
+    folder = "-".join([estimator.replace("/", "-"), *sets, *map(str, settings.values())])
+    return Job(functools.partial(run, argv, RUNS / f"{folder}-{digest(used)}"), used, settings)
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--boards", nargs="+", choices=BOARDS, default=list(BOARDS))
-    parser.add_argument("--seeds", type=options.at_least(2), default=5)
-    parser.add_argument("--epochs", type=options.at_least(1), help="instead of the board's own")
-    parser.add_argument("--dataset", default="mnist")
-    parser.add_argument("--data-dir")
-    args = parser.parse_args(argv)
-    data = ["--dataset", args.dataset]
-    data += ["--data-dir", args.data_dir] if args.data_dir else []
-    done = read("mnist").get("rows", [])
-    for name in args.boards:
-        for estimator, settings in BOARDS[name].rows:
-            row = {"board": name, "estimator": estimator, "settings": settings}
-            asked = row | {
-                "dataset": args.dataset,
-                "epochs": args.epochs or BOARDS[name].epochs,
-                "seeds": args.seeds,
-                "code": digest(modules(estimator)),
-            }
-            if not any(asked.items() <= old.items() for old in done):
-                found = asked | run(asked, data)
-                done = [old for old in done if not row.items() <= old.items()] + [found]
-                write("mnist", {"rows": done})
+    args = asked(__doc__, argv, seeds=5, epochs=0, dataset="mnist", data_dir="")
+    if args.seeds < 2:
+        raise SystemExit(f"--seeds: got {args.seeds}, need 2 or more")
+    table = {
+        board: {row.replace(" ", ", "): job(board, row, args) for row in rows}
+        for board, (*_, rows) in BOARDS.items()
+    }
+    measure("mnist", table, args)
 
 
 if __name__ == "__main__":

@@ -1,113 +1,114 @@
-"""The committed results are those of the code, and the page those of the results."""
+"""The page shows the committed results, older ones too, and a board of MNIST is what it says."""
 
-import importlib.util
+import importlib
 import json
 import math
 import pathlib
-import sys
 
 import numpy as np
 import pytest
 
-from relaxjax.catalog import ESTIMATORS
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 pytestmark = pytest.mark.once
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch):
+@pytest.fixture
+def render(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("render")
 
 
-def script(name):
-    path = ROOT / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def lines(page, render):
+    """Without what goes by today's code: that a result is older forbids no change."""
+    return [line for line in page.splitlines() if line and not line.startswith(render.OLDER)]
 
 
-def results(name):
-    return json.loads((RESULTS / f"{name}.json").read_text())
+def test_page_is_of_the_committed_results(render):
+    page, rendered = render.PAGE.read_text(), render.rendered()
+    assert lines(page, render) == lines(rendered, render), "stale: run benchmarks/render.py"
 
 
-def test_page_is_of_the_committed_results():
-    render = script("render")
-    assert render.PAGE.read_text() == render.rendered(), "stale: run benchmarks/render.py"
+def test_every_part_is_on_the_page(render):
+    shown = {match[1:3] for match in render.BLOCK.findall(render.PAGE.read_text())}
+    scripts = {script for script, _ in shown}
+    parts = {(script, part) for script in scripts for part in render.load(script)}
+    assert parts <= shown | {(script, "environment") for script in scripts}
 
 
-def test_speed_is_of_this_code():
-    common, parts = script("_common"), script("speed").PARTS
-    found = {part: rows for part, rows in results("speed").items() if part != "environment"}
-    assert set(found) == set(parts), "run benchmarks/speed.py"
-    stale = [
-        f"{part} {row}"
-        for part, (_, modules) in parts.items()
-        for row in {**modules, **found[part]}
-        if found[part].get(row, {}).get("code") != common.digest(modules.get(row, []))
+def test_rows_that_lose_are_explained(render):
+    words = render.BLOCK.sub("", render.PAGE.read_text())
+    unknown = [row for row in render.losses(render.load("speed")) if f"`{row}`" not in words]
+    assert not unknown, f"say why in docs/benchmarks.md: {', '.join(unknown)}"
+
+
+def test_older_renamed_and_missing_rows_render(render, tmp_path, monkeypatch):
+    digest = importlib.import_module("_harness").digest
+    old = {"modules": ["bernoulli"], "code": "of another day", "results": {"p": 0.25}}
+    new = {"modules": ["bernoulli"], "code": digest(["bernoulli"]), "results": {"p": 0.5}}
+    gone = {"modules": ["no_such_module"], "code": "of another day", "results": {"other": [1, 2]}}
+    rows = {"bernoulli/old": old, "bernoulli/new": new, "gone/method": gone}
+    environment = {"environment": render.load("toys")["environment"]}
+    (tmp_path / "toys.json").write_text(json.dumps({**environment, "relax": rows}))
+    monkeypatch.setattr(render, "RESULTS", tmp_path)
+    table = [
+        f"{render.OLDER} `bernoulli/old`, `gone/method`.",
+        "",
+        "| row | p | other |",
+        "| --- | --- | --- |",
+        "| `bernoulli/old` | 0.25 | - |",
+        "| `bernoulli/new` | 0.5 | - |",
+        "| `gone/method` | - | 1 (2) |",
     ]
-    assert not stale, f"stale: run benchmarks/speed.py again, for {', '.join(stale)}"
+    assert render.block("toys", "relax").splitlines() == table
+    assert render.block("toys", "polynomial") == "Not measured."
+    assert "\n".join(table) in render.rendered()
+    (tmp_path / "toys.json").write_text(json.dumps({"relax": {"bernoulli/old": old}}))
+    assert render.block("toys", "relax").startswith(f"{render.OLDER} all rows.")
 
 
-def test_rows_that_lose_are_explained():
-    render = script("render")
-    unknown = [row for row in render.losses(results("speed")) if row not in render.EXPLANATIONS]
-    assert not unknown, f"explain in benchmarks/render.py: {', '.join(unknown)}"
+def test_digest_sees_code_and_nothing_else(render, tmp_path, monkeypatch):
+    harness = importlib.import_module("_harness")
 
+    def digest(**sources):
+        monkeypatch.setattr(harness, "SOURCES", tmp_path)
+        harness._code.cache_clear()
+        for name, source in sources.items():
+            (tmp_path / f"{name}.py").write_text(source)
+        return harness.digest(["law"])
 
-@pytest.mark.parametrize("name", ["ideas", "toys", "training"])
-def test_others_are_of_this_code(name):
-    found = results(name)
-    digest = script("_common").digest(found["modules"])
-    assert found["code"] == digest, f"stale: run benchmarks/{name}.py"
-
-
-# The MNIST boards run where MNIST can be had.
-OF_ROWS = {"leaderboard", "variance", "mnist"} & {path.stem for path in RESULTS.glob("*.json")}
-
-
-@pytest.mark.parametrize("name", sorted(OF_ROWS))
-def test_rows_are_of_this_code(name):
-    common, rows = script("_common"), results(name)["rows"]
-    if isinstance(rows, dict):
-        rows = [{"estimator": estimator, **row} for estimator, row in rows.items()]
-    extra = ["audit"] if name == "variance" else []
-    code = {e: common.digest([*common.modules(e), *extra]) for e in ESTIMATORS}
-    stale = sorted({row["estimator"] for row in rows if row["code"] != code[row["estimator"]]})
-    assert rows and not stale, f"stale: run benchmarks/{name}.py again, for {stale}"
-
-
-def test_digest_sees_code_and_nothing_else():
-    bare = script("_common")._bare
-    plain = "def f(x):\n    return x + 1\n"
+    law = "from relaxjax import _core\n\n\ndef f(x):\n    return x + 1\n"
+    plain = digest(law=law, _core="a = 1\n")
     documented = 'def f(x):\n    """Adds 1."""\n\n    # why\n    return x +  1  # too\n'
-    assert bare(plain) == bare(documented) != bare(plain.replace("1", "2"))
+    assert digest(law=f"from relaxjax import _core\n{documented}") == plain
+    assert digest(law=law.replace("+ 1", "+ 2")) != plain
+    assert digest(law=law) == plain != digest(_core="a = 2\n")
+    error = "from relaxjax import _core\n\n\ndef f(x):\n    raise ValueError({!r})\n"
+    assert digest(law=error.format("got x")) == digest(law=error.format("got another"))
+    harness._code.cache_clear()
 
 
 @pytest.fixture
-def mnist(tmp_path, monkeypatch):
+def mnist(render, tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX", reason="needs the extra examples")
     from vae_fixtures import plain
 
-    common, module = script("_common"), script("mnist")
-    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    module = importlib.import_module("mnist")
     monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
     with plain():
         yield module
 
 
 def test_mnist_rows_are_of_the_example(mnist):
-    for board in mnist.BOARDS.values():
-        for estimator, settings in board.rows:
-            sets = [part for setting in settings for part in ("--set", setting)]
-            argv = [*board.options, "--latent", board.latent, "--estimator", estimator, *sets]
-            mnist.options.resolve(mnist.options.parse(argv))
+    from vae import options
+
+    args = mnist.asked(mnist.__doc__, [], seeds=2, epochs=0, dataset="mnist", data_dir="")
+    for board, (*_, rows) in mnist.BOARDS.items():
+        for row in rows:
+            argv, _ = mnist.job(board, row, args).run.args
+            options.resolve(options.parse(argv))
 
 
-def test_an_mnist_board(mnist, tmp_path, monkeypatch):
+def test_an_mnist_board(mnist, render, tmp_path, monkeypatch):
     """One row for 16 steps on small digits in MNIST's files; oracle: pixels by a fair coin, which
     costs log 2 each."""
     from sklearn.datasets import load_digits
@@ -116,23 +117,25 @@ def test_an_mnist_board(mnist, tmp_path, monkeypatch):
     for name, images in ("train", digits[:200]), ("t10k", digits[200:250]):
         head = np.array([0x803, *images.shape], ">u4").tobytes()
         (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(head + images.tobytes())
-    board = mnist.BOARDS["64x8"]
-    monkeypatch.setattr(mnist, "BOARDS", {"64x8": board._replace(rows=board.rows[:1])})
+    *board, rows = mnist.BOARDS["64x8"]
+    monkeypatch.setattr(mnist, "BOARDS", {"64x8": (*board, rows[:1])})
     monkeypatch.setattr("vae.report.draw", lambda *args: None)  # pictures have their own tests
-    argv = f"--data-dir {tmp_path} --epochs 8 --seeds 2".split()
+    argv = f"--data-dir {tmp_path} --epochs 8 --seeds 2 --results {tmp_path}".split()
     mnist.main(argv)
-    monkeypatch.delattr(mnist, "run")
+    monkeypatch.delattr(mnist, "train")
     mnist.main(argv)  # which finds the row
-    found = json.loads((tmp_path / "mnist.json").read_text())
-    (row,) = found["rows"]
-    assert row["images"] == 200 and 0 < row["negative_elbo_test"][0] < 64 * math.log(2)
-    page = script("render").mnist_page(found)
-    assert "`categorical/straight_through` | - | 1 | 8 of 200" in page[-1]
+    monkeypatch.setattr(render, "RESULTS", tmp_path)
+    ((name, record),) = render.load("mnist")["64x8"].items()
+    elbo, error = record["results"]["-ELBO, test"]
+    assert name == "categorical/straight_through"
+    assert record["results"]["epochs"] == "8 of 200"
+    assert 0 < elbo < 64 * math.log(2) and error > 0
+    assert f"| -ELBO, test | {elbo:.5g} ({error:.3g}) |" in render.block("mnist", "64x8")
 
 
-def test_the_fit_of_normal_noise():
+def test_the_fit_of_normal_noise(render):
     """The best error has one size and alternating signs at 13 points: Chebyshev's theorem."""
-    fitted = script("normal_noise")
+    fitted = importlib.import_module("normal_noise")
     error = fitted.errors(fitted.fit())
     runs = np.split(error, np.flatnonzero(np.diff(np.sign(error))) + 1)
     sizes = [np.max(np.abs(run)) for run in runs]

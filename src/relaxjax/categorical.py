@@ -32,7 +32,7 @@ def sample(key, logits, *, shape=None):
       and a class below 1e-7 may never be drawn.
     Gradient: 0.
     Cost: O(C) time and memory per draw; measured faster than Gumbel noise at every C from 2 to 1024
-      (benchmarks/speed.py).
+      (docs/benchmarks.md).
 
     Args:
       key: PRNG key.
