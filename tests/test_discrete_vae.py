@@ -107,6 +107,7 @@ WRONG = {
     "--latent 0": ("--latent", "'0'", "12"),
     "--latent 1x4": ("--latent", "'1x4'", "8x4"),
     "--latent 3choose4": ("--latent", "'3choose4'", "10choose3"),
+    "--estimator top_k/relaxed --latent 40choose20": ("--latent", "40choose20", "65536 sets"),
     "--set temperature": ("--set", "'temperature'", "name=value"),
     "--set temperature=warm": ("--set temperature", "'warm'", "number"),
     "--set temperature=0": ("temperature", "0", "positive"),

@@ -200,6 +200,8 @@ def test_what_is_compared():
 
     assert compared("all") == list(ESTIMATORS)
     assert compared("gates") == ["gates/gaussian", "gates/hard_concrete"]
+    correlated = compared("correlated")
+    assert correlated == ["correlated/concrete", "correlated/straight_through"]
     bits = compared("all", "--latent", "4")
-    assert set(compared("bernoulli")) < set(bits) and "categorical/reinmax" not in bits
+    assert {*compared("bernoulli"), *correlated} < set(bits) and "categorical/reinmax" not in bits
     assert compared("bernoulli/zgr,gates/gaussian") == ["bernoulli/zgr", "gates/gaussian"]

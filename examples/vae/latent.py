@@ -93,7 +93,8 @@ def enumerated_kl(family, params_q, params_p):
         values = family.support(q)
         log_q, log_p = (jax.vmap(family.log_prob, (0, None))(values, l) for l in (q, p))
         never = log_q == -jnp.inf
-        return jnp.sum(jnp.where(never, 0, jnp.exp(log_q) * (log_q - log_p)))
+        log_ratio = jnp.where(never, 0, log_q) - jnp.where(never, 0, log_p)
+        return jnp.sum(jnp.exp(log_q) * log_ratio)
 
     one = params_q.shape[params_q.ndim - family.event_ndim :]
     return jnp.sum(jax.vmap(of_one)(params_q.reshape(-1, *one), params_p.reshape(-1, *one)))
@@ -162,8 +163,14 @@ def parse(text, law=None):
     return Latent(text, law, shape, event, k)
 
 
-def _continuous(sample, log_prob, kl):
-    """The family of variables that have densities, from functions of a module, as LAWS has it."""
+def _values(latent, given):
+    return counts.generalized_family(np.arange(latent.shape[-1], dtype=np.float32))
+
+
+def _continuous(module, name, kl=None):
+    """The family of a distribution with densities: a sampler, its _log_prob and its _kl."""
+    sample, log_prob = getattr(module, name), getattr(module, f"{name}_log_prob")
+    kl = kl or getattr(module, f"{name}_kl")
 
     def family(latent, given):
         scale = [given["scale"]] if "scale" in given else []
@@ -189,39 +196,14 @@ LAWS = {
     "counts/geometric": Option(
         NUMBER, "3", lambda latent, given: counts.truncated_geometric_family(given["truncation"])
     ),
-    "counts/generalized_gumbel_softmax": Option(
-        CLASSES,
-        "8x4",
-        lambda latent, given: counts.generalized_family(
-            np.arange(latent.shape[-1], dtype=np.float32)
-        ),
-    ),
-    "gates/gaussian": Option(
-        NUMBER,
-        "12",
-        _continuous(gates.gaussian, gates.gaussian_log_prob, gates.gaussian_kl),
-        prior=0.5,
-    ),
+    "counts/generalized_gumbel_softmax": Option(CLASSES, "8x4", _values),
+    "gates/gaussian": Option(NUMBER, "12", _continuous(gates, "gaussian"), prior=0.5),
     # The divergence is that of the gates before they are clipped, which is never less.
     "gates/hard_concrete": Option(
-        NUMBER,
-        "12",
-        _continuous(gates.hard_concrete, gates.hard_concrete_log_prob, bernoulli.concrete_kl),
+        NUMBER, "12", _continuous(gates, "hard_concrete", bernoulli.concrete_kl)
     ),
     "simplex/invertible_gaussian": Option(
-        CLASSES,
-        "8x4",
-        _continuous(
-            simplex.invertible_gaussian,
-            simplex.invertible_gaussian_log_prob,
-            simplex.invertible_gaussian_kl,
-        ),
+        CLASSES, "8x4", _continuous(simplex, "invertible_gaussian")
     ),
-    "simplex/logistic_normal": Option(
-        CLASSES,
-        "8x4",
-        _continuous(
-            simplex.logistic_normal, simplex.logistic_normal_log_prob, simplex.logistic_normal_kl
-        ),
-    ),
+    "simplex/logistic_normal": Option(CLASSES, "8x4", _continuous(simplex, "logistic_normal")),
 }
