@@ -15,6 +15,7 @@ from vae_fixtures import (  # noqa: E402, F401
     same,
     task,
     tfds_folder_fixture,
+    thorough,
 )
 
 from relaxjax.catalog import ESTIMATORS  # noqa: E402
@@ -30,7 +31,10 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("argv", [[], ["--latent", "12"]], ids=["classes", "bits"])
+@pytest.mark.parametrize(
+    "argv",
+    [pytest.param([], id="classes"), thorough(["--latent", "12"], id="bits")],
+)
 def test_a_run(argv, main, tmp_path, capsys):
     """Oracle for the score: the best model without a latent, independent pixels of the data's own
     means, which a few epochs have to leave behind."""
@@ -60,6 +64,7 @@ def test_a_run(argv, main, tmp_path, capsys):
 
 
 @pytest.mark.once
+@pytest.mark.thorough
 def test_the_config_file_reruns(main, tmp_path):
     """Oracle: the first run's metrics and checkpoint digests, but for the seconds."""
     argv = ["--epochs", 2, "--estimator", "bernoulli/concrete", "--set", "temperature=0.7"]
@@ -79,6 +84,7 @@ def test_the_config_file_reruns(main, tmp_path):
     assert (tmp_path / "a" / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.once
 def test_a_seed_repeats_a_run():
     """And another differs."""
     ends = [
@@ -101,6 +107,7 @@ WRONG = {
     "--latent 0": ("--latent", "'0'", "12"),
     "--latent 1x4": ("--latent", "'1x4'", "8x4"),
     "--latent 3choose4": ("--latent", "'3choose4'", "10choose3"),
+    "--estimator top_k/relaxed --latent 40choose20": ("--latent", "40choose20", "65536 sets"),
     "--set temperature": ("--set", "'temperature'", "name=value"),
     "--set temperature=warm": ("--set temperature", "'warm'", "number"),
     "--set temperature=0": ("temperature", "0", "positive"),

@@ -1,5 +1,6 @@
 """The distrax classes as laws: densities, moments, divergences, composition, a VAE."""
 
+import functools
 import itertools
 import math
 import warnings
@@ -22,6 +23,7 @@ with warnings.catch_warnings():
     from relaxjax import distributions as D
 
 KEY = jax.random.key(0)
+thorough = functools.partial(pytest.param, marks=pytest.mark.thorough)
 L = np.array([[0.3, -1.0, 2.0], [0.0, 0.5, -0.2]])
 OTHER = np.array([[-0.5, 0.2, 0.4], [1.0, 0.1, -3.0]])
 SCALE = np.array([[0.6, 0.7, 0.8], [1.1, 1.0, 0.9]])
@@ -47,7 +49,7 @@ def relaxed_jax():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
+@pytest.mark.parametrize("temperature", [1.0, *map(thorough, (2.0, 5.0))])
 def test_log_prob_agrees_with_tfp(dtype, temperature, relaxed_jax):
     """Where TFP is right; in float64 to rounding."""
     logits, tolerance = L.astype(dtype), 1e-5 if dtype == np.float32 else 1e-12
@@ -83,7 +85,7 @@ RELAXED = {
 @pytest.mark.parametrize(
     "name, dtype",
     [(name, dtype) for name in RELAXED for dtype in ("float32", "float64")]
-    + [("RelaxedBernoulli", "bfloat16"), ("InvertibleGaussian", "bfloat16")],
+    + [thorough(name, "bfloat16") for name in ("RelaxedBernoulli", "InvertibleGaussian")],
 )
 def test_sample_and_log_prob_is_finite_and_exact(name, dtype):
     """With its gradient. Oracle: log_prob of the same draw where it has not rounded."""
@@ -109,6 +111,7 @@ def test_sample_and_log_prob_is_finite_and_exact(name, dtype):
             close(log_p[inside], of_z[inside], rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("temperature", [1e-2, 1e-3])
 def test_sample_and_log_prob_at_low_temperature(temperature):
     """Oracle: the densities in logit and in log space, in float64, from float32 draws."""
@@ -127,6 +130,7 @@ def test_sample_and_log_prob_at_low_temperature(temperature):
     close(log_p, value, rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("temperature", [0.5, 1.5])
 def test_logistic_normal_density(temperature):
     """Oracle: scipy's Gaussian of the log-ratios, and TFP's LogitNormal for two classes."""
@@ -166,6 +170,7 @@ def orders_of(logits, k):
     return np.array(hots), np.array(log_p)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 @pytest.mark.parametrize(
     "logits", [[0.5, -1, 0, 1.2, 0.3], [30, 1e4, -30, 0, 1], [0, 12, -12, 3, 11.5]], ids=str
@@ -181,6 +186,7 @@ def test_probability_of_a_set(logits, k):
     close(single, expected, rtol=3e-6, atol=3e-6)
 
 
+@pytest.mark.once
 def test_probability_of_a_set_elsewhere():
     """Derivatives by central differences; a larger k by inclusion and exclusion; what is no set."""
     x = np.array([1.0, 0, 1, 0, 0])
@@ -204,6 +210,7 @@ def test_probability_of_a_set_elsewhere():
     close(log_prob(D.GumbelSoftmaxTopK(np.log(weights), 10), hot), np.log(exact), rtol=1e-9)
 
 
+@pytest.mark.once
 def test_probability_of_a_value():
     law = D.GeneralizedGumbelSoftmax(L, np.array([0.0, 1.0, 1.0]))
     log_p = log_softmax(L, axis=-1)
@@ -227,6 +234,7 @@ DISCRETE = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", DISCRETE)
 def test_discrete_moments(name):
     """Oracle: enumerate_support, whose probabilities sum to 1."""
@@ -255,6 +263,7 @@ def test_discrete_moments(name):
     assert np.all(np.isfinite(log_p_of_draws))
 
 
+@pytest.mark.once
 def test_tails_of_discrete_moments():
     """Probabilities near 1, in float32: no cancellation."""
     logits = np.array([30.0, -30.0], np.float32)
@@ -268,6 +277,7 @@ def test_tails_of_discrete_moments():
         D.Subset(np.zeros(40), 20).enumerate_support()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mean, scale", [(0.3, 0.5), (-2.0, 0.4), (1.5, 1.0), (0.5, 3.0)])
 def test_gaussian_gate_moments(mean, scale):
     """Oracle: quadrature between the masses."""
@@ -294,7 +304,8 @@ def test_gaussian_gate_moments(mean, scale):
 # ------------------------------------------------------------------------------- divergences
 
 
-@pytest.mark.parametrize("temperature", [2, 1, 0.5, 0.2, 0.1, 0.05])
+@pytest.mark.once
+@pytest.mark.parametrize("temperature", [0.5, 0.05, *map(thorough, (2, 1, 0.2, 0.1))])
 def test_relaxed_bernoulli_kl(temperature):
     """Monte Carlo in logit space at every temperature, over samples from 1/2 on; finite below."""
     logits_q, logits_p = np.float32(2.0), np.float32(-1.0)
@@ -361,6 +372,7 @@ def test_kl_of_discrete_laws(relaxed_jax):
     assert np.all(np.isfinite(jax.grad(lambda l: masked.kl_divergence(one_hot(l)))(L[0])))
 
 
+@pytest.mark.once
 def test_kl_of_subsets():
     q, p = D.Subset(L, 2), D.Subset(OTHER, 2)
     x = q.enumerate_support()
@@ -376,6 +388,7 @@ def dense_gaussian_kl(mean_q, cov_q, mean_p, cov_p):
     return (trace + np.linalg.slogdet(cov_p)[1] - np.linalg.slogdet(cov_q)[1]) / 2
 
 
+@pytest.mark.once
 def test_kl_of_gaussians_on_the_simplex():
     """Oracle: dense matrices; for the logistic-normal of the log-ratios."""
     ours = lambda mean, scale, t=0.5: D.InvertibleGaussian(mean, scale=scale, temperature=t)
@@ -425,6 +438,7 @@ def test_meta_distributions_of_distrax(relaxed_jax):
     assert sample(mixture, 4).shape == (4, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_joint_distributions_of_tfp(relaxed_jax):
     """The six, over distrax.to_tfp as distrax's own laws need it."""
@@ -479,6 +493,7 @@ def train(loss):
     return losses, params
 
 
+@pytest.mark.once
 def test_a_vae_of_classes_alone():
     """To the bit: the losses and the weights of the functions, given one temperature an entry as
     the classes hold it (the compiler multiplies by the reciprocal of a scalar)."""

@@ -218,37 +218,109 @@ def test_every_class_is_here():
     assert all(getattr(D, name).__module__ == D.__name__ for name in D.__all__)
 
 
-# ----------------------------------------------------------------------------------- gradients
+# ------------------------------------------------------- what a class and its functions compute
+
+KEYS = jax.random.split(KEY, 2)
 
 
-@every_class
-def test_gradients_are_those_of_the_functions(name):
-    """Through sample, log_prob and sample_and_log_prob; sample_and_log_prob's against log_prob at
-    the sample, from which it never computes."""
+class Computed(NamedTuple):
+    """Of a class, what an instance and a function of its parameters compute.
+
+    Fields:
+      z: a sample.
+      log_prob: of the case's x.
+      own_z, own_log_prob: of sample_and_log_prob; for the function, of z.
+      slopes: the derivatives of a weighted sum of each: of z, log_prob, and the last two together.
+    """
+
+    z: jax.Array
+    log_prob: jax.Array
+    own_z: jax.Array
+    own_log_prob: jax.Array
+    slopes: Any
+
+
+class Transformed(NamedTuple):
+    """What transformations make of an instance.
+
+    Fields:
+      same, carry, mapped: the instance through jit, the carry of a scan, and tree_map.
+      instances: the draws, one with each of KEYS, by a vmap over the instance in each step of the
+        scan.
+      rows: the same by a vmap over parameters.
+      row: the draw with KEYS[1] of the second row of the instance, sliced.
+    """
+
+    same: Any
+    carry: Any
+    mapped: Any
+    instances: jax.Array
+    rows: jax.Array
+    row: jax.Array
+
+
+@functools.cache
+def computed(name):
+    """(of the class, of the functions, transformed), by one program."""
     case, law = CASES[name], law_of(name)
     rng = np.random.default_rng(1)
     a = rng.normal(size=law.batch_shape + law.event_shape)
     b = rng.normal(size=law.batch_shape)
 
-    def losses(z, log_p, own_z, own_log_p):
-        weigh = lambda x, weights: jnp.sum(x.astype(jnp.float64) * weights)
-        own_log_p = jnp.where(jnp.isnan(own_log_p), 0, own_log_p)
-        return jnp.stack([weigh(z, a), weigh(log_p, b), weigh(own_z, a) + weigh(own_log_p, b)])
-
     def ours(law):
-        return losses(
-            law.sample(seed=KEY), law.log_prob(case.x), *law.sample_and_log_prob(seed=KEY)
-        )
+        return law.sample(seed=KEY), law.log_prob(case.x), *law.sample_and_log_prob(seed=KEY)
 
     def theirs(params):
         z = sampled(case, KEY, params)
-        return losses(z, case.log_prob(case.x, **params), z, case.log_prob(z, **params))
+        return z, case.log_prob(case.x, **params), z, case.log_prob(z, **params)
 
-    both = lambda law, params: (jax.jacrev(ours)(law), jax.jacrev(theirs)(params))
-    actual, expected = jax.jit(both)(law, case.params)
-    assert type(actual) is type(law) and np.any(actual._first)
-    for leaf, parameter in zip(jax.tree.leaves(actual), case.params, strict=True):
-        close(leaf, expected[parameter], rtol=1e-9, atol=1e-11)
+    def with_slopes(values):
+        def losses(argument):
+            z, log_p, own_z, own_log_p = found = values(argument)
+            weigh = lambda x, weights: jnp.sum(x.astype(jnp.float64) * weights)
+            known = jnp.where(jnp.isnan(own_log_p), 0, own_log_p)
+            return jnp.stack([weigh(z, a), weigh(log_p, b), weigh(own_z, a) + weigh(known, b)]), (
+                found
+            )
+
+        return lambda argument: jax.jacrev(losses, has_aux=True)(argument)
+
+    axes = {n: None if n == "correlation_tril" else 0 for n in case.params}
+    in_axes = jax.tree.unflatten(jax.tree.structure(law), list(axes.values()))
+
+    def step(law, keys):
+        draws = jax.vmap(lambda law, key: law.sample(seed=key), (in_axes, 0))(law, keys)
+        return jax.tree.map(lambda x: x * 1, law), draws
+
+    @jax.jit
+    def program(law, params):
+        both = [
+            (*found, slopes)
+            for slopes, found in (with_slopes(ours)(law), with_slopes(theirs)(params))
+        ]
+        carry, instances = jax.lax.scan(step, law, jnp.stack([KEYS, KEYS]))
+        build_and_draw = lambda params, key: case.build(**params).sample(seed=key)
+        rows = jax.vmap(build_and_draw, (axes, 0))(params, KEYS)
+        row = law[1].sample(seed=KEYS[1])
+        mapped = jax.tree.map(lambda x: x, law)
+        return *both, (law, carry, mapped, instances, rows, row)
+
+    one, other, transformed = program(law, case.params)
+    return Computed(*one), Computed(*other), Transformed(*transformed)
+
+
+@every_class
+def test_a_class_computes_what_its_functions_do(name):
+    """A sample to the bit, and also that of sample_and_log_prob; its density against log_prob at
+    the sample, from which it never computes; the gradients of all of them."""
+    law, params = law_of(name), CASES[name].params
+    ours, theirs, _ = computed(name)
+    assert np.array_equal(ours.z, theirs.z) and np.array_equal(ours.own_z, ours.z)
+    close(ours.log_prob, theirs.log_prob, rtol=1e-9, atol=1e-11)
+    close(ours.own_log_prob, theirs.own_log_prob, rtol=1e-9, atol=1e-11)
+    assert type(ours.slopes) is type(law) and np.any(ours.slopes._first)
+    for leaf, parameter in zip(jax.tree.leaves(ours.slopes), params, strict=True):
+        close(leaf, theirs.slopes[parameter], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -295,24 +367,13 @@ def test_estimators(law, estimator):
 def test_an_instance_is_a_pytree(name):
     """jit, tree_map, eval_shape, pickle, and a scan's carry give the same law."""
     case, law = CASES[name], law_of(name)
-    z = law.sample(seed=KEY)
-    assert np.array_equal(z, sampled(case, KEY, case.params))
-
-    def step(law, key):
-        return jax.tree.map(lambda x: x * 1, law), law.sample(seed=key)
-
-    @jax.jit
-    def program(law):
-        carry, draws = jax.lax.scan(step, law, jnp.stack([KEY, jax.random.key(1)]))
-        return law, carry, draws, law.sample(seed=KEY, sample_shape=99)
-
-    same, carry, draws, many = program(law)
-    copies = same, carry, jax.tree.map(lambda x: x, law), pickle.loads(pickle.dumps(law))
-    for copy in copies:
+    (z, *_), _, transformed = computed(name)
+    copies = transformed.same, transformed.carry, transformed.mapped
+    for copy in (*copies, pickle.loads(pickle.dumps(law))):
         assert type(copy) is type(law) and jax.tree.structure(copy) == jax.tree.structure(law)
         assert vars(copy).keys() == vars(law).keys()
         assert all(np.array_equal(vars(copy)[n], vars(law)[n]) for n in vars(law))
-    close(draws[0], z, rtol=1e-10)
+    many = law.sample(seed=KEY, sample_shape=99)
     assert np.all(np.std(many, axis=0) > 0)  # each of them is a draw of its own
     assert jax.tree.leaves(jax.tree.map(lambda _: 0, law)) == [0] * len(case.params)
 
@@ -326,21 +387,11 @@ def test_an_instance_is_a_pytree(name):
 @every_class
 def test_vmap_over_parameters_and_instances(name):
     """One instance of a batch of two is a vmap of two instances, whose parameters are scalars."""
-    case, law = CASES[name], law_of(name)
+    case, law, found = CASES[name], law_of(name), computed(name)[2]
     axes = {n: None if n == "correlation_tril" else 0 for n in case.params}
-    keys = jax.random.split(KEY, 2)
-    build_and_draw = lambda params, key: case.build(**params).sample(seed=key)
-    in_axes = jax.tree.unflatten(jax.tree.structure(law), list(axes.values()))
-
-    @jax.jit
-    def draws(params, law):
-        one = jax.vmap(build_and_draw, (axes, 0))(params, keys)
-        two = jax.vmap(lambda law, key: law.sample(seed=key), (in_axes, 0))(law, keys)
-        return one, two, law[1].sample(seed=keys[1])
-
-    one, two, alone = draws(case.params, law)
-    close(one, two, rtol=1e-10)
-    close(one[1], alone, rtol=1e-10)
+    for draws in found.instances:
+        close(found.rows, draws, rtol=1e-10)
+    close(found.rows[1], found.row, rtol=1e-10)
     built = jax.eval_shape(jax.vmap(lambda p: case.build(**p), (axes,)), case.params)
     assert built.batch_shape == law.batch_shape and built.event_shape == law.event_shape
 
@@ -437,12 +488,21 @@ def test_scale_by_entry_or_by_row():
     assert D.LogisticNormal(mean[0], scale=ENTRIES).batch_shape == (2,)
 
 
-def test_dtypes_are_those_of_the_first_parameter():
+@every_class
+def test_dtypes_are_those_of_the_first_parameter(name):
+    """Of samples and densities; hyperparameters are kept wide."""
+    case, (first, *others) = CASES[name], CASES[name].params
+    law = case.build(**case.params | {first: jnp.asarray(case.params[first], jnp.bfloat16)})
+    z, log_p = jax.eval_shape(lambda law: law.sample_and_log_prob(seed=KEY), law)
+    assert law._first.dtype == log_p.dtype == jnp.bfloat16
+    assert z.dtype == law.dtype == (jnp.int32 if name == "PlackettLuce" else jnp.bfloat16)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(law)[1:]) and len(others) < 4
+
+
+def test_a_narrow_sample_is_that_of_sample_and_log_prob():
     law = D.RelaxedBernoulli(jnp.zeros(3, jnp.bfloat16), temperature=0.1)
-    z, log_p = law.sample_and_log_prob(seed=KEY)
-    assert law.dtype == z.dtype == log_p.dtype == jnp.bfloat16
-    assert law.temperature.dtype == jnp.float32 and np.array_equal(z, law.sample(seed=KEY))
-    assert D.PlackettLuce(L, 2).dtype == jnp.int32
+    draws = jax.jit(lambda law: (law.sample(seed=KEY), law.sample_and_log_prob(seed=KEY)[0]))
+    assert np.array_equal(*draws(law))
 
 
 # ---------------------------------------------------------------------------------- bad input
@@ -450,36 +510,73 @@ def test_dtypes_are_those_of_the_first_parameter():
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    "name, arguments, message",
+    "name, arguments, message, kind",
     [
-        ("RelaxedBernoulli", {"temperature": np.ones(4)}, "temperature: got shape (4,)"),
-        ("RelaxedBernoulli", {"temperature": -1.0}, "temperature: got -1.0"),
-        ("RelaxedBernoulli", {"temperature": None}, "temperature: got None"),
-        ("CorrelatedRelaxedBernoulli", {"correlation_tril": np.eye(2)}, "correlation_tril: got"),
-        ("HardConcrete", {"stretch": 0.5}, "stretch: got 0.5"),
-        ("HardConcrete", {"stretch": (-0.1, 0.9)}, "stretch: got 0.9"),
-        ("HardConcrete", {"stretch": (-np.ones(4), 2.0)}, "stretch: got shape (4,)"),
-        ("GaussianRelaxedBernoulli", {"scale": 0}, "scale: got 0"),
-        ("StraightThroughBernoulli", {"estimator": "reinmax"}, "estimator: got 'reinmax', need"),
-        ("StraightThroughBernoulli", {"estimator": "zgr", "temperature": 1.0}, "temperature: "),
-        ("StraightThroughBernoulli", {"estimator": "gumbel_rao", "num_noise": 0}, "num_noise: got"),
-        ("StraightThroughOneHotCategorical", {"estimator": ["zgr"]}, "estimator: got ['zgr']"),
-        ("StraightThroughOneHotCategorical", {"estimator": "gapped", "gap": -1}, "gap: got -1"),
-        ("InvertibleGaussian", {"scale": np.ones((2, 2))}, "scale: got shape (2, 2)"),
-        ("InvertibleGaussian", {"offset": np.ones((2, 3))}, "offset: got shape (2, 3)"),
-        ("LogisticNormal", {"temperature": 0.0}, "temperature: got 0.0"),
-        ("GumbelSoftmaxTopK", {"k": 4}, "k: got 4"),
-        ("PlackettLuce", {"k": 1.5}, "k: got 1.5"),
-        ("Subset", {"k": 0}, "k: got 0"),
-        ("GeneralizedGumbelSoftmax", {"values": np.ones(4)}, "values: got shape (4,)"),
-        ("GeneralizedGumbelSoftmax", {"values": 1.0}, "values: got"),
+        (
+            "RelaxedBernoulli",
+            {"temperature": np.ones(4)},
+            "temperature: got shape (4,)",
+            ValueError,
+        ),
+        ("RelaxedBernoulli", {"temperature": -1.0}, "temperature: got -1.0", ValueError),
+        ("RelaxedBernoulli", {"temperature": None}, "temperature: got None", TypeError),
+        (
+            "CorrelatedRelaxedBernoulli",
+            {"correlation_tril": np.eye(2)},
+            "correlation_tril: got",
+            ValueError,
+        ),
+        ("HardConcrete", {"stretch": 0.5}, "stretch: got 0.5", TypeError),
+        ("HardConcrete", {"stretch": (-0.1, 0.9)}, "stretch: got 0.9", ValueError),
+        ("HardConcrete", {"stretch": (-np.ones(4), 2.0)}, "stretch: got shape (4,)", ValueError),
+        ("GaussianRelaxedBernoulli", {"scale": 0}, "scale: got 0", ValueError),
+        (
+            "StraightThroughBernoulli",
+            {"estimator": "reinmax"},
+            "estimator: got 'reinmax', need",
+            ValueError,
+        ),
+        (
+            "StraightThroughBernoulli",
+            {"estimator": "zgr", "temperature": 1.0},
+            "temperature: ",
+            TypeError,
+        ),
+        (
+            "StraightThroughBernoulli",
+            {"estimator": "gumbel_rao", "num_noise": 0},
+            "num_noise: got",
+            ValueError,
+        ),
+        (
+            "StraightThroughOneHotCategorical",
+            {"estimator": ["zgr"]},
+            "estimator: got ['zgr']",
+            ValueError,
+        ),
+        (
+            "StraightThroughOneHotCategorical",
+            {"estimator": "gapped", "gap": -1},
+            "gap: got -1",
+            ValueError,
+        ),
+        ("InvertibleGaussian", {"scale": np.ones((2, 2))}, "scale: got shape (2, 2)", ValueError),
+        ("InvertibleGaussian", {"offset": np.ones((2, 3))}, "offset: got shape (2, 3)", ValueError),
+        ("LogisticNormal", {"temperature": 0.0}, "temperature: got 0.0", ValueError),
+        ("GumbelSoftmaxTopK", {"k": 4}, "k: got 4", ValueError),
+        ("PlackettLuce", {"k": 1.5}, "k: got 1.5", TypeError),
+        ("Subset", {"k": 0}, "k: got 0", ValueError),
+        ("GeneralizedGumbelSoftmax", {"values": np.ones(4)}, "values: got shape (4,)", ValueError),
+        ("GeneralizedGumbelSoftmax", {"values": 1.0}, "values: got", ValueError),
     ],
 )
-def test_errors_name_class_and_argument(name, arguments, message):
+def test_errors_name_class_and_argument(name, arguments, message, kind):
+    """ValueError for a wrong value or shape, TypeError for a wrong type."""
     build = lambda first: getattr(D, name)(first, **arguments)
     for trace in (build, functools.partial(jax.eval_shape, build)):
-        with pytest.raises((TypeError, ValueError), match="^" + re.escape(f"{name}: {message}")):
+        with pytest.raises(kind, match="^" + re.escape(f"{name}: {message}")) as error:
             trace(jnp.array(L))
+        assert error.type is kind
 
 
 @pytest.mark.once
@@ -513,10 +610,13 @@ def test_k_is_static(law):
 
 
 def test_a_bad_traced_value_is_nan():
+    @jax.jit
+    def computed(law, other):
+        return law.sample(seed=KEY), law.log_prob(INNER), other.sample(seed=KEY)
+
     law = D.RelaxedBernoulli(L, temperature=jnp.array(-1.0))
-    assert np.all(np.isnan(law.sample(seed=KEY))) and np.all(np.isnan(law.log_prob(INNER)))
-    law = D.CorrelatedRelaxedBernoulli(L, 2 * jnp.array(TRIL))
-    assert np.all(np.isnan(law.sample(seed=KEY)))
+    for x in computed(law, D.CorrelatedRelaxedBernoulli(L, 2 * jnp.array(TRIL))):
+        assert np.all(np.isnan(x))
 
 
 @pytest.mark.once

@@ -15,7 +15,6 @@ import pytest
 pytest.importorskip("tensorboardX", reason="needs the extra examples")
 
 from vae_fixtures import (  # noqa: E402, F401
-    FULL,
     launch_fixture,
     main_fixture,
     plain,
@@ -23,6 +22,7 @@ from vae_fixtures import (  # noqa: E402, F401
     same,
     task,
     tfds_folder_fixture,
+    thorough,
 )
 
 from vae import checkpoint, log, train  # noqa: E402
@@ -42,10 +42,7 @@ def states():
     return found
 
 
-@pytest.mark.parametrize(
-    "estimator",
-    ["categorical/quadratic", "bernoulli/concrete"] if FULL else ["categorical/quadratic"],
-)
+@pytest.mark.parametrize("estimator", ["categorical/quadratic", thorough("bernoulli/concrete")])
 def test_a_restored_run_ends_the_same(estimator, tmp_path):
     """Oracle: the run that was never stopped, to the bit."""
     small = task(estimator, static={"factors": 2} if "quadratic" in estimator else None)
@@ -73,7 +70,7 @@ def damage(path, rng):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("seed", range(100 if FULL else 10))
+@pytest.mark.parametrize("seed", [*range(5), *map(thorough, range(5, 40))])
 def test_damage_is_refused(states, tmp_path, seed):
     """And the good one before it taken."""
     checkpoints = Checkpoints(tmp_path)
@@ -152,6 +149,7 @@ def test_a_full_disk_leaves_what_was_there(states, tmp_path, monkeypatch):
     assert same(Checkpoints(tmp_path).restore(states[0]), states[1])
 
 
+@pytest.mark.once
 def test_what_is_not_finite_is_not_saved(states, tmp_path):
     state = states[1]
     params = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(np.inf), state.params)
@@ -187,6 +185,7 @@ def test_a_second_run_in_a_folder(main, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
+@pytest.mark.once
 def test_a_loss_that_is_not_finite(main, tmp_path, capsys):
     """Adam's steps of 1e30 overflow at once."""
     argv = ["--epochs", 9, "--batch-size", 500, "--latent", 4, "--learning-rate", 1e30]
@@ -228,8 +227,8 @@ def test_ctrl_c_saves_and_says_how_to_resume(main, tmp_path, monkeypatch, capsys
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-KILLS = 20
-KILLED = ["--epochs", 300, "--latent", 4, "--estimator", "bernoulli/concrete"]
+KILLS = 8
+KILLED = ["--epochs", 100, "--latent", 4, "--estimator", "bernoulli/concrete"]
 KILLED += ["--checkpoint-every", 0, "--seed", 3]
 
 
@@ -245,7 +244,8 @@ def unkilled(tmp_path_factory):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("i", range(KILLS) if FULL else [1])
+@pytest.mark.thorough
+@pytest.mark.parametrize("i", range(KILLS))
 def test_kill_9(i, launch, unkilled, tmp_path):
     """Oracle: the run that nobody killed. At any moment, from the first import to the last file;
     every other one close to a checkpoint."""
@@ -271,7 +271,7 @@ def test_kill_9(i, launch, unkilled, tmp_path):
     print("killed with", [path.name for path in folder.glob("checkpoints/[.0]*")])
     finish(launch(*KILLED, "--run-dir", folder, "--resume"))
     assert final(folder) == final(whole)
-    assert states_equal(*(f / "checkpoints" / "00000300" for f in (whole, folder)))
+    assert states_equal(*(f / "checkpoints" / "00000100" for f in (whole, folder)))
 
 
 def states_equal(a, b):

@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("tensorboardX", reason="needs the extra examples")
 
 from vae_fixtures import (  # noqa: E402, F401
-    FULL,
     launch_fixture,
     plain_jax_fixture,
     tfds_folder_fixture,
@@ -63,7 +62,7 @@ def whole(launch, alone):
     return numbers(alone)
 
 
-@pytest.mark.skipif(not FULL, reason="test_two_processes shares the rows, too")
+@pytest.mark.thorough
 @pytest.mark.parametrize("devices", [2, 8])
 def test_devices(devices, launch, alone, plain_jax, tmp_path):
     """Oracle: one device, to 1e-5."""
@@ -101,7 +100,8 @@ def open_mpi(port, i):
     }
 
 
-@pytest.mark.parametrize("cluster", [slurm, open_mpi] if FULL else [slurm])
+@pytest.mark.thorough
+@pytest.mark.parametrize("cluster", [slurm, open_mpi])
 def test_two_processes(cluster, launch, alone, plain_jax, tmp_path, monkeypatch):
     """Joined as a cluster says. Oracle: one process, to 1e-5. One of them writes."""
     port, processes = free_port(), []
@@ -117,7 +117,8 @@ def test_two_processes(cluster, launch, alone, plain_jax, tmp_path, monkeypatch)
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("victim", [0, 1] if FULL else [1])
+@pytest.mark.thorough
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_dead_process_ends_the_run(victim, launch, plain_jax, tmp_path):
     """Within a minute, with an error; one process alone goes on from where the two were."""
     folder, port = tmp_path / "run", free_port()

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("tensorboardX", reason="needs the extra examples")
 
 from vae_fixtures import (  # noqa: E402, F401
-    FULL,
     main_fixture,
     plain_jax_fixture,
     task,
     tfds_folder_fixture,
+    thorough,
 )
 
 from vae import log, options, plots, report, train  # noqa: E402  (after the skip)
@@ -38,7 +38,7 @@ def programs(monkeypatch):
 VALUES = np.array([0.3, 0.5, 1.0], np.float32)
 
 
-@pytest.mark.parametrize("seeds", [(3,), (3, 8)] if FULL else [(3, 8)])
+@pytest.mark.parametrize("seeds", [thorough((3,)), (3, 8)])
 def test_members_are_single_runs(seeds, programs):
     """Oracle: each alone. All of them are compiled once."""
     single = lambda seed, value: task(
@@ -60,6 +60,7 @@ def test_members_are_single_runs(seeds, programs):
     assert len(np.unique(np.asarray(end.losses)[..., -1, 0])) == len(indices)
 
 
+@pytest.mark.once
 def test_a_loss_of_a_member_that_is_not_finite():
     sweep = task("bernoulli/concrete", "4", seeds=(3, 8), reals={"temperature": VALUES})
     losses = np.ones((2, 3, sweep.batches))
@@ -111,7 +112,22 @@ def test_a_sweep(main, tmp_path, capsys):
 
 
 @pytest.mark.once
-def test_a_comparison(main, tmp_path, monkeypatch, capsys):
+def test_a_comparison(main, tmp_path, capsys):
+    """A row each, and what is drawn of both."""
+    names, folder = ["bernoulli/concrete", "bernoulli/zgr"], tmp_path / "all"
+    argv = ["--compare", ",".join(names), "--epochs", 1, "--latent", 2, "--hidden", 8]
+    assert main(*argv, "--run-dir", folder) == 0
+    rows = json.loads((folder / "table.json").read_text())
+    assert [row["estimator"] for row in rows] == names
+    table = (folder / "table.md").read_text()
+    assert table in capsys.readouterr().out and table.count("\n") == 4
+    for name in ("curves.png", "estimators.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.once
+@pytest.mark.thorough
+def test_a_stopped_comparison(main, tmp_path, monkeypatch, capsys):
     """Stopped in its second run and resumed; oracle: the run of each estimator alone."""
     names = ["bernoulli/concrete", "bernoulli/zgr"]
     argv = ["--epochs", 2, "--latent", 4, "--set", "temperature=0.7"]
@@ -149,6 +165,7 @@ def test_a_comparison(main, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.once
+@pytest.mark.thorough
 def test_the_settings_of_every_row_are_json():
     """A comparison writes them all, and all compute something."""
     from relaxjax.catalog import ESTIMATORS
@@ -183,6 +200,8 @@ def test_what_is_compared():
 
     assert compared("all") == list(ESTIMATORS)
     assert compared("gates") == ["gates/gaussian", "gates/hard_concrete"]
+    correlated = compared("correlated")
+    assert correlated == ["correlated/concrete", "correlated/straight_through"]
     bits = compared("all", "--latent", "4")
-    assert set(compared("bernoulli")) < set(bits) and "categorical/reinmax" not in bits
+    assert {*compared("bernoulli"), *correlated} < set(bits) and "categorical/reinmax" not in bits
     assert compared("bernoulli/zgr,gates/gaussian") == ["bernoulli/zgr", "gates/gaussian"]

@@ -19,8 +19,7 @@ from vae import latent, runtime, train
 from vae.model import Method
 
 COMPILED = tempfile.TemporaryDirectory(prefix="relaxjax-")
-# All the kills and damages that the program is promised to survive, instead of a few of them.
-FULL = os.environ.get("RELAXJAX_FULL") == "1"
+thorough = functools.partial(pytest.param, marks=pytest.mark.thorough)
 
 
 @contextlib.contextmanager
