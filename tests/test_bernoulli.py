@@ -36,10 +36,15 @@ def thorough(*values):
     return pytest.param(*values, marks=pytest.mark.thorough)
 
 
-def weight(rule, *args):
+STRAIGHT_THROUGH = hard_rule(bernoulli._straight_through_rule)
+ZGR = hard_rule(bernoulli._zgr_rule)
+SMOOTH = bernoulli._stochastic_times_smooth
+WEIGHTS = {rule: jax.jit(jax.grad(rule, argnums=1)) for rule in (STRAIGHT_THROUGH, ZGR, SMOOTH)}
+
+
+def weight(rule, b, logits):
     """dz/dlogits of a core at scalars, by its own rule."""
-    *draws, logits = [jnp.asarray(a, jnp.float64) for a in args]
-    return float(jax.grad(lambda l: rule(*draws, l))(logits))
+    return float(WEIGHTS[rule](b, logits))
 
 
 # ------------------------------------------------------------------------------------ densities
@@ -204,9 +209,10 @@ RARELY = [(name, dtype) for name in HARD for dtype in DTYPES if (name, dtype) no
 @pytest.mark.parametrize("sampler, dtype", [*OFTEN, *(thorough(*case) for case in RARELY)])
 def test_hard_bits_have_their_law(sampler, dtype):
     logits = jnp.asarray([-6.0, -1.0, 0.5, 3.0], dtype)
-    z = getattr(bernoulli, sampler)(jax.random.key(1), logits, shape=(200_000, 4))
-    assert z.dtype == dtype and set(np.unique(np.asarray(z, float))) == {0.0, 1.0}
-    counts = np.asarray(z, float).sum(0)
+    draw = jax.jit(functools.partial(getattr(bernoulli, sampler), shape=(200_000, 4)))
+    z = np.asarray(draw(jax.random.key(1), logits))
+    assert z.dtype == dtype and np.all((z == 0) | (z == 1))
+    counts = z.astype(float).sum(0)
     p = expit(np.asarray(logits, float))
     for count, probability in zip(counts, p, strict=True):
         assert stats.binomtest(int(count), 200_000, probability).pvalue > SIGNIFICANCE
@@ -294,11 +300,11 @@ def test_hard_rules():
     g, p = np.arange(1.0, 9.0), expit(POINTS)
     for b in (0.0, 1.0):
         b = np.full(8, b)
-        _, dl = pullback(hard_rule(bernoulli._straight_through_rule), b, POINTS)(g)
+        _, dl = pullback(STRAIGHT_THROUGH, b, POINTS)(g)
         close(dl, g * p * expit(-POINTS), rtol=1e-12, atol=1e-300)
-        _, dl = pullback(hard_rule(bernoulli._zgr_rule), b, POINTS)(g)
+        _, dl = pullback(ZGR, b, POINTS)(g)
         close(dl, g * np.where(b, expit(-POINTS), p) / 2, rtol=1e-12, atol=1e-300)
-        _, dl = pullback(bernoulli._stochastic_times_smooth, b, POINTS)(g)
+        _, dl = pullback(SMOOTH, b, POINTS)(g)
         q = np.sqrt(p)
         expected = np.where(b, 0.75 * q * expit(-POINTS), 0.25 * p * (1 + q))
         close(dl, g * expected, rtol=1e-10, atol=1e-300)
@@ -317,10 +323,10 @@ def test_straight_through_concrete_rule(temperature):
 
 
 def test_weight_oracles():
-    close(weight(hard_rule(bernoulli._zgr_rule), 1.0, L), 0.18877033)
-    close(weight(hard_rule(bernoulli._zgr_rule), 0.0, L), 0.31122967)
-    close(weight(bernoulli._stochastic_times_smooth, 1.0, L), 0.22339862)
-    close(weight(bernoulli._stochastic_times_smooth, 0.0, L), 0.27838885)
+    close(weight(ZGR, 1.0, L), 0.18877033)
+    close(weight(ZGR, 0.0, L), 0.31122967)
+    close(weight(SMOOTH, 1.0, L), 0.22339862)
+    close(weight(SMOOTH, 0.0, L), 0.27838885)
 
 
 EXPECTED = {  # reference: d/dl E[f] by the rule, f = b, square, exp, cube
@@ -333,7 +339,7 @@ EXPECTED = {  # reference: d/dl E[f] by the rule, f = b, square, exp, cube
 @pytest.mark.parametrize("rule", ["straight_through", "zgr"])
 def test_expected_gradients(rule):
     """Oracle: both bits, weighted by their probabilities."""
-    core = hard_rule(getattr(bernoulli, f"_{rule}_rule"))
+    core = {"straight_through": STRAIGHT_THROUGH, "zgr": ZGR}[rule]
     for name, expected in zip(FUNCTIONS, EXPECTED[rule], strict=True):
         actual = sum(q * SLOPES[name](b) * weight(core, b, L) for b, q in ((1.0, P), (0.0, 1 - P)))
         close(actual, expected, rtol=2e-7)
@@ -344,20 +350,21 @@ def test_zgr_is_exact_on_quadratics_of_each_bit():
     rng = np.random.default_rng(0)
     A, b, logits = rng.normal(size=(3, 3)), rng.normal(size=3), rng.normal(size=3)
     f = lambda z: z @ A @ z + b @ z + z[0] * z[1] * z[2]
-    states = bernoulli.family.support(logits)
-    p = np.exp([bernoulli.family.log_prob(x, logits) for x in states])
-    estimate = jax.grad(lambda l, x: f(hard_rule(bernoulli._zgr_rule)(x, l)))
-    exact = jax.grad(
-        lambda l: sum(jnp.exp(bernoulli.family.log_prob(x, l)) * f(x) for x in states)
-    )(logits)
-    close(p @ np.stack([estimate(logits, x) for x in states]), exact, rtol=1e-12)
+    x = bernoulli.family.support(logits)
+
+    @jax.jit
+    def both(logits):
+        p = lambda l: jnp.exp(jax.vmap(bernoulli.family.log_prob, (0, None))(x, l))
+        estimate = jax.vmap(jax.grad(lambda l, x: f(ZGR(x, l))), (None, 0))
+        return p(logits) @ estimate(logits, x), jax.grad(lambda l: p(l) @ jax.vmap(f)(x))(logits)
+
+    close(*both(logits), rtol=1e-12)
 
 
 def test_stochastic_times_smooth_is_exact_on_quadratics():
     q = np.sqrt(P)
     rule = lambda slope: (
-        q * slope(q) * weight(bernoulli._stochastic_times_smooth, 1.0, L)
-        + (1 - q) * slope(0) * weight(bernoulli._stochastic_times_smooth, 0.0, L)
+        q * slope(q) * weight(SMOOTH, 1.0, L) + (1 - q) * slope(0) * weight(SMOOTH, 0.0, L)
     )
     for name, expected in (("b", 0.23500371), ("square", 0.06660978), ("exp", 0.44670236)):
         close(rule(SLOPES[name]), expected, rtol=2e-7)
@@ -417,6 +424,12 @@ def test_conditional_draw_has_the_law_of_rejection(b):
     assert stats.ks_2samp(kept, ours).pvalue > SIGNIFICANCE
 
 
+@jax.jit
+def gumbel_rao_pullback(key, b, logits, temperature, g):
+    core = hard_rule(functools.partial(bernoulli._gumbel_rao_rule, 5))
+    return pullback(lambda l: core(b, l, temperature, key), logits)(g)[0]
+
+
 @pytest.mark.parametrize("temperature", [0.7, 100.0])
 @pytest.mark.parametrize("dtype, rtol, atol", [("float64", 1e-12, 0), ("float32", 1e-5, 1e-37)])
 def test_gumbel_rao_rule_is_its_noises_mean(dtype, rtol, atol, temperature):
@@ -425,17 +438,14 @@ def test_gumbel_rao_rule_is_its_noises_mean(dtype, rtol, atol, temperature):
     key = jax.random.key(9)
     l, b = np.array([0.5, -1.0, 2.0, 150.0, 150.0]), np.array([1.0, 0.0, 0.0, 1.0, 0.0])
     g = np.arange(1.0, 6.0)
-    L, B, G, T = (jnp.asarray(x, dtype) for x in (l, b, g, temperature))
-    back = pullback(
-        lambda l: hard_rule(functools.partial(bernoulli._gumbel_rao_rule, 5))(B, l, T, key), L
-    )
+    actual = gumbel_rao_pullback(key, *(jnp.asarray(x, dtype) for x in (b, l, temperature, g)))
     weights = []
     for k in jax.random.split(key, 5):
         w = np.asarray(_noise.logistic(k, (5,), jnp.dtype(dtype)), float)
         sign = 2 * b - 1
         x = sign * np.logaddexp(0, np.logaddexp(0, sign * l) + w) / temperature
         weights.append(expit(x) * expit(-x) / temperature)
-    close(back(G)[0], g * np.mean(weights, axis=0), rtol=rtol, atol=atol)
+    close(actual, g * np.mean(weights, axis=0), rtol=rtol, atol=atol)
     assert len(np.unique(weights)) == 25
 
 
@@ -455,7 +465,7 @@ def test_gumbel_rao_at_one_noise_and_at_many(n):
 # ---------------------------------------------------------------------------- second derivatives
 
 
-SECOND = jax.jit(jax.grad(jax.grad(bernoulli._stochastic_times_smooth, 1), 1))
+SECOND = jax.jit(jax.grad(jax.grad(SMOOTH, 1), 1))
 
 
 @pytest.mark.parametrize("logits", [-3.0, 0.0, 0.5, 4.0])
@@ -476,8 +486,8 @@ def test_second_derivatives_of_stochastic_times_smooth(logits):
 def test_second_derivatives_apply_the_rule_to_b():
     """Oracle: f(z) = z^2 by hand, d/dl [2 b w(b, l)] with db/dl = w wherever b stands."""
     v = P * (1 - P)
-    rules = [hard_rule(getattr(bernoulli, f"_{name}_rule")) for name in ("straight_through", "zgr")]
-    second = [jax.jit(jax.grad(jax.grad(lambda l, b, f=f: f(b, l) ** 2))) for f in rules]
+    square = lambda rule: lambda l, b: rule(b, l) ** 2
+    second = [jax.jit(jax.grad(jax.grad(square(rule)))) for rule in (STRAIGHT_THROUGH, ZGR)]
     for b in (0.0, 1.0):
         # straight-through: w = v(l), dv/dl = v (1 - 2 p)
         close(second[0](L, b), 2 * v * v + 2 * b * v * (1 - 2 * P), rtol=1e-12)
