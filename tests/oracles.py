@@ -40,6 +40,17 @@ def pullback(f, *args):
     return jax.vjp(f, *args)[1]
 
 
+def with_slopes(f):
+    """args -> f of them, entry by entry or row by row, and the slopes in each: one program."""
+
+    @jax.jit
+    def both(*args):
+        value, back = jax.vjp(f, *args)
+        return value, *back(jnp.ones_like(value))
+
+    return both
+
+
 def close(actual, expected, rtol=1e-7, atol=1e-12):
     """For figures that are printed to nine digits, the default; exact ones ask for less."""
     np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=rtol, atol=atol)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SIGNIFICANCE, central, close, of_noise
+from oracles import SIGNIFICANCE, central, close, k_hots, of_noise, with_slopes
 from scipy import stats
 from scipy.special import logsumexp
 
@@ -27,6 +27,20 @@ sample = jax.jit(top_k.sample, static_argnums=2, static_argnames="shape")
 relaxed = jax.jit(top_k.relaxed, static_argnums=2, static_argnames="shape")
 straight_through = jax.jit(top_k.straight_through, static_argnums=2, static_argnames="shape")
 log_prob = jax.jit(top_k.log_prob)
+log_prob_of_all = jax.jit(jax.vmap(top_k.log_prob, (0, None)))
+log_prob_slope = jax.jit(jax.grad(lambda l, i: top_k.log_prob(i, l)))
+log_prob_curve = jax.jit(jax.jacrev(jax.grad(lambda l, i: top_k.log_prob(i, l))))
+of_sets = jax.jit(jax.vmap(top_k.log_prob_of_set, (0, None, None)), static_argnums=2)
+
+
+def thorough(*values):
+    return pytest.param(*values, marks=pytest.mark.thorough)
+
+
+def in_float32(*cases):
+    """By default in float32, and the other dtypes for those who wait."""
+    often = [(*case, "float32") for case in cases]
+    return often + [thorough(*c, d) for c in cases for d in DTYPES if d != "float32"]
 
 
 def plackett_luce(indices, logits):
@@ -86,13 +100,14 @@ def rule(name, noise, logits, k, temperature, g):
     ],
 )
 def test_log_prob_oracles(indices, logits, expected):
-    close(top_k.log_prob(np.array(indices), logits), expected, rtol=1e-10)
+    close(log_prob(np.array(indices), logits), expected, rtol=1e-10)
 
 
-def test_log_prob_of_a_set():
-    both = [top_k.log_prob(np.array(order), WEIGHTS) for order in ((0, 1), (1, 0))]
+def test_log_prob_of_two_orders():
+    both = [log_prob(np.array(order), WEIGHTS) for order in ((0, 1), (1, 0))]
     close(logsumexp(both), np.log(0.7 * 0.2 / 0.3 + 0.2 * 0.7 / 0.8), rtol=1e-12)
     close(logsumexp(both), -0.443686, rtol=1e-6)
+    close(of_sets(np.array([[1.0, 1, 0]]), WEIGHTS, 2), [logsumexp(both)], rtol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +116,7 @@ def test_log_prob_of_a_set():
 def test_log_prob_is_the_sequential_law(logits, k):
     """Oracle: every ordered tuple; the values, and their total."""
     tuples, p = orders(logits, k)
-    values = jax.jit(jax.vmap(top_k.log_prob, (0, None)))(tuples, logits)
+    values = log_prob_of_all(tuples, logits)
     close(values, np.log(p), rtol=1e-12, atol=1e-13)
     close(np.sum(np.exp(values)), 1, rtol=1e-12)
 
@@ -111,15 +126,16 @@ def test_what_cannot_be_drawn_has_probability_zero():
         assert log_prob(np.array(indices), L5) == -np.inf
     for indices in ((1, 0), (0, 4), (0, 2, 3, 1)):
         assert log_prob(np.array(indices), MASKED) == -np.inf
+    for indices in ((5, 0), (0, -1), (0, 2, 3, 5)):  # no item
+        assert np.isnan(log_prob(np.array(indices), L5))
 
 
 @pytest.mark.parametrize("logits", [L5, [0.5, -np.inf, 0, 1.2, 0.3]], ids=str)
 @pytest.mark.parametrize("indices", [(3, 0), (2, 4, 0, 3)], ids=str)
 def test_log_prob_has_its_derivatives(indices, logits):
     """Oracle: central differences, of the gradient by itself for the second."""
-    logits = np.array(logits)
-    gradient = jax.jit(jax.grad(lambda l: top_k.log_prob(np.array(indices), l)))
-    second = jax.jit(jax.jacrev(gradient))(logits)
+    logits, order = np.array(logits), np.array(indices)
+    gradient, second = lambda l: log_prob_slope(l, order), log_prob_curve(logits, order)
     live = np.flatnonzero(logits > -np.inf)
     values = np.append(logits[live], -np.inf)  # the last is every mask's
     at = np.where(np.isin(np.arange(5), live), np.cumsum(logits > -np.inf) - 1, -1)
@@ -136,7 +152,6 @@ def test_log_prob_has_its_derivatives(indices, logits):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_log_prob_of_sure_and_of_rare_orders(dtype):
     """Where 1 - sum p has no digit left, and at logits of 1e4; gradients stay finite."""
-    gradient = jax.jit(jax.grad(lambda l, i: top_k.log_prob(i, l)))
     for logits in ([40.0, 0, -40], [1e4, 0.0, -1e4]):
         logits = np.array(logits, dtype)
         for order in itertools.permutations(range(3)):
@@ -144,7 +159,69 @@ def test_log_prob_of_sure_and_of_rare_orders(dtype):
             actual = log_prob(np.array(order), logits)
             assert actual.dtype == dtype
             close(actual, expected, rtol=20 * np.finfo(dtype).eps)
-            assert np.all(np.isfinite(gradient(logits, np.array(order))))
+            assert np.all(np.isfinite(log_prob_slope(logits, np.array(order))))
+
+
+def of_set(x, logits):
+    """log p of a k-hot by all orders of its items."""
+    return logsumexp([plackett_luce(o, logits) for o in itertools.permutations(np.flatnonzero(x))])
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "logits", [L5, [30, 1e4, -30, 0, 1], [0, 12, -12, 3, 11.5]], ids=["near", "far", "spread"]
+)
+def test_log_prob_of_a_set(logits, k):
+    """Oracle: its k! orders; the total; in float32 too."""
+    logits, x = np.array(logits, float), k_hots(5, k)
+    values, expected = of_sets(x, logits, k), [of_set(row, logits) for row in x]
+    close(values, expected, rtol=1e-10, atol=1e-11)
+    close(logsumexp(values), 0, atol=1e-11)
+    narrow = of_sets(x.astype(np.float32), logits.astype(np.float32), k)
+    close(narrow, expected, rtol=3e-6, atol=3e-6)
+
+
+def test_log_prob_of_a_set_has_its_derivatives():
+    """Oracle: central differences, of the gradient by itself for the second; with a mask the law
+    of the other items."""
+    x, mask = np.array([1.0, 0, 1, 0, 0]), np.arange(5) == 3
+    f = lambda logits: top_k.log_prob_of_set(x, logits, 2)
+    both, second = jax.jit(jax.value_and_grad(f)), jax.jit(jax.jacrev(jax.grad(f)))
+    gradient = lambda l: both(l)[1]
+    close(gradient(L5), central(lambda l: of_set(x, l), L5), rtol=1e-7, atol=1e-9)
+    masked = np.where(mask, -np.inf, L5)
+    close(both(masked)[0], of_set(x[~mask], L5[~mask]), rtol=1e-11)
+    expected = central(lambda l: of_set(x[~mask], l), L5[~mask])
+    close(gradient(masked)[~mask], expected, rtol=1e-7, atol=1e-9)
+    for logits in (L5, masked):
+        actual = np.asarray(second(logits))
+        for i in np.flatnonzero(np.isfinite(logits)):
+            e = 1e-5 * np.eye(5)[i]
+            close(actual[i], (gradient(logits + e) - gradient(logits - e)) / 2e-5, 1e-6, 1e-8)
+    assert gradient(masked)[3] == 0 and np.all(actual[3] == 0) and np.all(actual[:, 3] == 0)
+
+
+def test_what_is_no_set():
+    """-inf for another number of items or a masked one, NaN for no 0/1 vector or no law; all of the
+    items are sure."""
+    x = np.array([[1.0, 0, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]])
+    values = of_sets(x, MASKED, 2)
+    assert np.isfinite(values[0]) and np.array_equal(values[1:], np.full(3, -np.inf))
+    values = of_sets(np.array([[0.9, 0, 1.1, 0, 0, 0], [2, 0, 0, 0, 0, 0]]), MASKED, 2)
+    assert np.all(np.isnan(values))
+    assert np.isnan(of_sets(x[:1], np.where(np.arange(6) == 0, 0, -np.inf), 2)[0])
+    f = lambda l: top_k.log_prob_of_set(np.ones(4), l, 4)
+    value, slope = with_slopes(f)(L5[:4])
+    assert value == 0 and np.array_equal(slope, np.zeros(4))
+
+
+def test_log_prob_of_a_large_set():
+    """Oracle: inclusion and exclusion over the 2^10 subsets of 10 of 20."""
+    weights = np.random.default_rng(0).uniform(0.5, 2, 20)
+    w = weights[:10] / weights[10:].sum()
+    signs = np.array(list(itertools.product([0, 1], repeat=10)))
+    exact = np.sum((-1.0) ** signs.sum(-1) / (1 + signs @ w))
+    close(of_sets(np.repeat([[1.0, 0]], 10, -1), np.log(weights), 10)[0], np.log(exact), rtol=1e-9)
 
 
 # --------------------------------------------------------------------------------------- the laws
@@ -168,8 +245,11 @@ def sets(logits, k):
     return masks, np.bincount(inverse, p)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("logits, k", [(WEIGHTS, 1), (L5, 2), (MASKED, 4)], ids=str)
+@pytest.mark.parametrize(
+    "logits, k, dtype",
+    [*in_float32((MASKED, 4)), *(thorough(*c, d) for c in ((WEIGHTS, 1), (L5, 2)) for d in DTYPES)],
+    ids=str,
+)
 def test_sample_has_its_law(logits, k, dtype):
     """Every ordered tuple; masked items never."""
     logits = jnp.asarray(logits, dtype)
@@ -179,13 +259,13 @@ def test_sample_has_its_law(logits, k, dtype):
     check_law(code(indices), code(tuples), p)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", *(thorough(d) for d in DTYPES if d != "float32")])
 def test_straight_through_has_the_law_of_the_sets(dtype):
     logits = jnp.asarray(MASKED, dtype)
     z = straight_through(jax.random.key(2), logits, 2, shape=(100_000,))
     assert z.dtype == dtype
     z = np.asarray(z, float)
-    assert set(np.unique(z)) == {0.0, 1.0} and np.all(z.sum(-1) == 2)
+    assert np.all((z == 0) | (z == 1)) and np.all(z.sum(-1) == 2)
     check_law(z @ 2 ** np.arange(6), *sets(np.asarray(logits, float), 2))
 
 
@@ -202,30 +282,20 @@ def test_inclusion_is_not_that_of_the_conditional_bernoulli():
     """Oracle: the reference's inclusion probabilities."""
     expected = (0.466139376, 0.114672880, 0.298796186, 0.728204739, 0.392186819)
     tuples, _ = orders(L5, 2)
-    p = np.exp(jax.jit(jax.vmap(top_k.log_prob, (0, None)))(tuples, L5))
+    p = np.exp(log_prob_of_all(tuples, L5))
     close([p[np.any(tuples == i, axis=-1)].sum() for i in range(5)], expected, rtol=5e-9)
     z = np.asarray(straight_through(jax.random.key(4), L5, 2, shape=(100_000,)))
     for count, q in zip(z.sum(0), expected, strict=True):
         assert stats.binomtest(int(count), 100_000, q).pvalue > SIGNIFICANCE
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", thorough("float64")])
 def test_relaxed_one_of_two_has_the_law_of_a_relaxed_bit(dtype):
     logits = np.array([0.3, -0.5], dtype)
     z = relaxed(jax.random.key(5), logits, 1, temperature=2.0, shape=(100_000,))
     z = np.asarray(z, np.float64)
     law = stats.logistic(0.8 / 2, 1 / 2)
     assert stats.kstest(np.log(z[:, 0]) - np.log(z[:, 1]), law.cdf).pvalue > SIGNIFICANCE
-
-
-@pytest.mark.parametrize("sampler", [sample, relaxed, straight_through], ids=lambda s: s.__name__)
-def test_draws_are_independent(sampler):
-    """Pearson correlation of rows and of successive draws, within 5 standard errors of 0."""
-    z = np.asarray(sampler(jax.random.key(6), np.zeros((3, 4)), 2, shape=(100_000, 3)), float)
-    for x in np.moveaxis(z, -1, 0):
-        rows = np.corrcoef(x, rowvar=False) - np.eye(3)
-        draws = [np.corrcoef(x[1:, i], x[:-1, i])[0, 1] for i in range(3)]
-        assert max(np.abs(rows).max(), np.abs(draws).max()) < 5 / np.sqrt(100_000)
 
 
 # -------------------------------------------------------------------------------------- the rules
@@ -347,80 +417,6 @@ def test_second_derivatives_apply_the_rule_to_the_draw():
 # ----------------------------------------------------------------------------- batches and dtypes
 
 
-def test_batches_are_rows():
-    """A (2, 3) batch with a temperature a row, by the public names: rows at that temperature."""
-    rng = np.random.default_rng(0)
-    logits, g = rng.normal(size=(2, 2, 3, 5))
-    logits[0, 1, 2] = -np.inf
-    t = rng.uniform(0.3, 2, size=(2, 3))
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def both(name, t):
-        z, back = jax.vjp(lambda l, t: getattr(top_k, name)(KEY, l, 2, temperature=t), logits, t)
-        return z, *back(g)
-
-    for name in ("relaxed", "straight_through"):
-        z, dl, dt = both(name, t)
-        assert z.shape == dl.shape == (2, 3, 5) and dt.shape == (2, 3)
-        assert np.all(dt == 0) == (name == "straight_through")
-        total = 0.0
-        for i in np.ndindex(2, 3):
-            one_z, one_dl, _ = both(name, np.full((2, 3), t[i]))
-            close(z[i], one_z[i], rtol=1e-12)
-            close(dl[i], one_dl[i], rtol=1e-10, atol=1e-13)
-            total += dt[i]
-            scalar_z, scalar_dl, _ = both(name, t[i])
-            close(z[i], scalar_z[i], rtol=1e-12)
-            close(dl[i], scalar_dl[i], rtol=1e-10, atol=1e-13)
-        # A scalar's cotangent is the sum of the rows'.
-        close(both(name, t[0, 0])[2], np.sum(both(name, np.full((2, 3), t[0, 0]))[2]), rtol=1e-10)
-
-    indices = np.asarray(sample(KEY, logits, 2))
-    assert indices.shape == (2, 3, 2)
-    values = log_prob(indices, logits)
-    for i in np.ndindex(2, 3):
-        close(values[i], plackett_luce(indices[i], logits[i]), rtol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["relaxed", "straight_through"])
-def test_vmap_over_temperature_is_a_loop(name):
-    def both(t):
-        draw = lambda l: getattr(top_k, name)(KEY, l, 2, temperature=t)
-        z, back = jax.vjp(draw, L5)
-        return z, back(jnp.asarray(G5))[0]
-
-    temperatures = np.array([0.1, 0.5, 3.0])
-    swept, one = jax.jit(jax.vmap(both))(temperatures), jax.jit(both)
-    for i, t in enumerate(temperatures):
-        for actual, expected in zip(swept, one(t), strict=True):
-            close(actual[i], expected, rtol=1e-10, atol=1e-13)
-    assert not np.allclose(swept[1][0], swept[1][2])
-
-
-def test_shape_is_that_of_the_batch():
-    """Parameters broadcast to it; the cotangents sum over independent draws."""
-    logits = np.random.default_rng(1).normal(size=(3, 5))
-    samplers = (top_k.sample, 2), (top_k.relaxed, 5), (top_k.straight_through, 5)
-    for sampler, width in samplers:
-        for l, shape in ((logits, (4, 2, 3)), (logits, None), (L5, ()), (L5, (7,))):
-            z = jax.eval_shape(lambda l, f=sampler, s=shape: f(KEY, l, 2, shape=s), l)
-            assert z.shape == (*(l.shape[:-1] if shape is None else shape), width)
-
-    @jax.jit
-    def both(logits, t):
-        draw = lambda l, t: top_k.relaxed(KEY, l, 2, temperature=t, shape=(40, 3))
-        z, back = jax.vjp(draw, logits, t)
-        return z, *back(jnp.ones_like(z) * jnp.asarray(G5)[None, None])
-
-    tiled, t = np.tile(logits, (40, 1, 1)), np.full((40, 3), 0.5)
-    z, dl, dt = both(logits, 0.5)
-    draws, rows, slopes = both(tiled, t)
-    assert len(np.unique(np.asarray(z)[:, 0, 0])) == 40
-    close(z, draws, rtol=1e-12)
-    close(dl, np.sum(rows, axis=0), rtol=1e-10, atol=1e-12)
-    close(dt, np.sum(slopes), rtol=1e-10)
-
-
 @functools.partial(jax.jit, static_argnums=1)
 def everything(logits, k, temperature):
     """All that the module makes of logits, with the cotangents, by its public names."""
@@ -437,22 +433,7 @@ def everything(logits, k, temperature):
     return results
 
 
-@pytest.mark.optimized
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_one_rounding_at_the_end(dtype):
-    """Oracle: the same calls in float32, rounded; the cotangents too."""
-    logits = jnp.asarray(MASKED, dtype)
-    wide = logits.astype(jnp.float32) if dtype != "float64" else logits
-    half = lambda l: jnp.asarray(0.5, l.dtype)
-    expected = everything(wide, 2, half(wide))
-    for name, value in everything(logits, 2, half(logits)).items():
-        assert value.dtype == dtype
-        assert np.array_equal(value, expected[name].astype(dtype)), name
-    assert np.array_equal(sample(KEY, logits, 2), sample(KEY, wide, 2))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("temperature", [1e-3, 1e3])
+@pytest.mark.parametrize("temperature, dtype", in_float32((1e-3,), (1e3,)))
 def test_everything_is_finite_at_the_extremes(temperature, dtype):
     """k = 20 of 50 at logits of 1e4, and at spread ones; masked items are exactly 0."""
     spread = np.linspace(-1e4, 1e4, 50)
@@ -534,9 +515,10 @@ def test_all_of_n(name):
 # -------------------------------------------------------------------------------------- the edges
 
 
-def test_rows_without_a_law():
-    """Too few items: -1 and NaN; with NaN or +inf NaN too; the row beside is unharmed."""
-    logits = np.tile(L5, (4, 1))
+def test_long_rows_without_a_law():
+    """Of 20 items, by another code than few. Too few items: -1 and NaN; with NaN or +inf NaN too;
+    the row beside is unharmed."""
+    logits = np.tile(L5, (4, 4))
     logits[0, 1:], logits[1, 0], logits[2, -1] = -np.inf, np.nan, np.inf
     logits = jnp.asarray(logits)
     indices = np.asarray(sample(KEY, logits, 2))
@@ -549,58 +531,4 @@ def test_rows_without_a_law():
         assert np.all(np.isfinite(results[f"cotangent of {name}"][3]))
     values = np.asarray(log_prob(np.tile([0, 3], (4, 1)), logits))
     assert np.all(np.isnan(values[:3]))
-    close(values[3], plackett_luce((0, 3), L5), rtol=1e-12)
-
-
-CALLS = {
-    "sample": lambda l, k: top_k.sample(KEY, l, k),
-    "relaxed": lambda l, k: top_k.relaxed(KEY, l, k),
-    "straight_through": lambda l, k: top_k.straight_through(KEY, l, k),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_errors_name_the_argument(name):
-    call = CALLS[name]
-    for k in (0, -1, 6):
-        with pytest.raises(ValueError, match=f"^k: got {k}.*need"):
-            call(L5, k)
-    for k in (2.0, "2", None, True):
-        with pytest.raises(TypeError, match="^k: got .*need"):
-            call(L5, k)
-    with pytest.raises(TypeError, match="^logits: got int.*need"):
-        call(np.arange(5), 2)
-    for bad in (np.float64(0.5), np.zeros((3, 0))):
-        with pytest.raises(ValueError, match="^logits: got .*need"):
-            call(bad, 1)
-    with pytest.raises(ValueError, match="^shape: got .*need"):
-        getattr(top_k, name)(KEY, np.ones((2, 5)), 2, shape=(3,))
-
-
-@pytest.mark.parametrize("sampler", [top_k.relaxed, top_k.straight_through])
-def test_bad_temperatures(sampler):
-    logits = np.ones((3, 5))
-    for bad in (0, -1.0, np.array([1.0, -1.0, 1.0]), np.inf, np.nan):
-        with pytest.raises(ValueError, match="^temperature: got .*need"):
-            sampler(KEY, logits, 2, temperature=bad)
-    with pytest.raises(ValueError, match="^temperature: got shape .*need"):
-        sampler(KEY, logits, 2, temperature=np.ones(5))
-    with pytest.raises(TypeError, match="^temperature: got .*need"):
-        sampler(KEY, logits, 2, temperature="hot")
-    f = lambda l, t: jnp.sum(sampler(KEY, l, 2, temperature=t) ** 2)
-    gradient = jax.jit(jax.grad(f))
-    for bad in (0.0, -1.0, np.nan, np.inf):
-        assert np.all(np.isnan(gradient(logits, jnp.asarray(bad, jnp.float64))))
-
-
-def test_errors_of_log_prob():
-    for indices, logits, error, words in (
-        (np.array([0.0, 1.0]), L5, TypeError, "indices: got float"),
-        (np.array([[0, 1]]), L5, ValueError, "indices: got shape"),
-        (np.arange(6), L5, ValueError, "indices: got shape"),
-        (np.array(0), L5, ValueError, "indices: got"),
-        (np.array([0, 1]), np.arange(5), TypeError, "logits: got int"),
-        (np.array([0, 1]), np.float64(0.5), ValueError, "logits: got"),
-    ):
-        with pytest.raises(error, match=f"^{words}.*need"):
-            top_k.log_prob(indices, logits)
+    close(values[3], plackett_luce((0, 3), np.asarray(logits[3])), rtol=1e-12)
