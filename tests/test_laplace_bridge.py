@@ -1,5 +1,7 @@
 """The bridge between Dirichlet and Gaussian, against dense matrices and a numeric Hessian."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,13 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from relaxjax import laplace_bridge
 
+# The same functions, compiled.
+bridge = types.SimpleNamespace(
+    **{
+        name: jax.jit(getattr(laplace_bridge, name))
+        for name in ("to_gaussian", "covariance", "to_dirichlet", "project")
+    }
+)
 ALPHA = np.array([2, 0.5, 4])
 
 
@@ -42,7 +51,7 @@ def jacobian(f, args, k):
 
 
 def test_gaussian_oracles():
-    mean, variance = laplace_bridge.to_gaussian(ALPHA)
+    mean, variance = bridge.to_gaussian(ALPHA)
     close(mean, (0.231049060, -1.155245301, 0.924196241), rtol=3e-9)
     close(variance, (0.472222222, 0.972222222, 0.388888889), rtol=2e-9)
     covariance = [
@@ -50,20 +59,20 @@ def test_gaussian_oracles():
         [-0.527777778, 0.972222222, -0.444444444],
         [0.055555556, -0.444444444, 0.388888889],
     ]
-    close(laplace_bridge.covariance(ALPHA), covariance, rtol=1e-8)
-    mean, variance = laplace_bridge.to_gaussian(np.array([1.5, 3]))
+    close(bridge.covariance(ALPHA), covariance, rtol=1e-8)
+    mean, variance = bridge.to_gaussian(np.array([1.5, 3]))
     close(mean, (-0.346573590, 0.346573590), rtol=2e-9)
     close(variance, (0.25, 0.25), rtol=1e-14)
 
 
 def test_dirichlet_oracles():
     mean, variance = np.array([0.5, -1, 2]), np.array([0.3, 0.8, 0.5])
-    alpha = laplace_bridge.to_dirichlet(mean, variance)
+    alpha = bridge.to_dirichlet(mean, variance)
     close(alpha, (3.224007122, 0.593460726, 6.348272443), rtol=2e-9)
-    projected = laplace_bridge.project(mean, variance)
+    projected = bridge.project(mean, variance)
     close(projected[0], (0, -1.5, 1.5), rtol=1e-14, atol=1e-15)
     close(projected[1], (0.277777778, 0.444444444, 0.344444444), rtol=2e-9)
-    alpha = laplace_bridge.to_dirichlet(*projected)
+    alpha = bridge.to_dirichlet(*projected)
     close(alpha, (3.481927692, 1.068229307, 9.215234191), rtol=2e-9)
 
 
@@ -75,13 +84,13 @@ def test_the_covariance_is_laplaces(classes):
     """
     rng = np.random.default_rng(0)
     alpha = rng.uniform(0.3, 5, size=classes)
-    covariance = np.asarray(laplace_bridge.covariance(alpha))
+    covariance = np.asarray(bridge.covariance(alpha))
     total, pi = alpha.sum(), alpha / alpha.sum()
     expected = np.linalg.pinv(total * (np.diag(pi) - np.outer(pi, pi)), hermitian=True)
     close(covariance, expected, rtol=1e-11, atol=1e-13)
     assert np.linalg.matrix_rank(covariance, tol=1e-10) == classes - 1
     close(covariance.sum(-1), np.zeros(classes), atol=1e-14 * covariance.max() * classes)
-    mean, variance = laplace_bridge.to_gaussian(alpha)
+    mean, variance = bridge.to_gaussian(alpha)
     close(np.diag(covariance), variance, rtol=1e-13)
     # The mode and the Hessian of the density itself.
     log_density = lambda x: alpha @ log_softmax(x)
@@ -96,7 +105,7 @@ def test_the_covariance_is_laplaces(classes):
 def test_to_gaussian_is_its_dense_formula(classes):
     rng = np.random.default_rng(0)
     alpha = rng.uniform(0.3, 5, size=classes)
-    mean, variance = laplace_bridge.to_gaussian(alpha)
+    mean, variance = bridge.to_gaussian(alpha)
     expected = to_gaussian(alpha)
     close(mean, expected[0], rtol=1e-12, atol=1e-14)
     close(variance, expected[1], rtol=1e-13)
@@ -108,13 +117,13 @@ def test_to_gaussian_is_its_dense_formula(classes):
 def test_round_trips(classes):
     rng = np.random.default_rng(0)
     alpha = np.exp(rng.normal(size=(200, classes)) * 2)
-    back = laplace_bridge.to_dirichlet(*laplace_bridge.to_gaussian(alpha))
+    back = bridge.to_dirichlet(*bridge.to_gaussian(alpha))
     close(back, alpha, rtol=1e-12)
-    mean, variance = laplace_bridge.to_gaussian(alpha)
-    again = laplace_bridge.to_gaussian(back)
+    mean, variance = bridge.to_gaussian(alpha)
+    again = bridge.to_gaussian(back)
     close(again[0], mean, rtol=1e-11, atol=1e-12)
     close(again[1], variance, rtol=1e-11)
-    shifted = laplace_bridge.to_dirichlet(mean + 3.7, variance)
+    shifted = bridge.to_dirichlet(mean + 3.7, variance)
     close(shifted, alpha, rtol=1e-11)
 
 
@@ -123,14 +132,14 @@ def test_project_is_a_dense_projection(classes):
     """Oracle: the diagonal of P diag(v) P. Twice is not once, for the diagonal."""
     rng = np.random.default_rng(0)
     mean, variance = rng.normal(size=classes), rng.uniform(0.2, 2, size=classes)
-    actual, expected = laplace_bridge.project(mean, variance), project(mean, variance)
+    actual, expected = bridge.project(mean, variance), project(mean, variance)
     close(actual[0], expected[0], rtol=1e-12, atol=1e-15)
     close(actual[1], expected[1], rtol=1e-13)
-    again = laplace_bridge.project(*actual)
+    again = bridge.project(*actual)
     close(again[0], actual[0], rtol=1e-12, atol=1e-15)
     close(again[1], project(*expected)[1], rtol=1e-13)
     assert not np.allclose(again[1], actual[1])
-    alpha = laplace_bridge.to_dirichlet(mean, variance)
+    alpha = bridge.to_dirichlet(mean, variance)
     close(alpha, to_dirichlet(mean, variance), rtol=1e-13)
 
 
@@ -147,10 +156,10 @@ def test_gradients(classes):
     @jax.jit
     def dense(alpha, mean, variance):
         return (
-            jax.jacfwd(laplace_bridge.to_gaussian)(alpha),
-            jax.jacfwd(laplace_bridge.covariance)(alpha),
-            jax.jacfwd(laplace_bridge.to_dirichlet, (0, 1))(mean, variance),
-            jax.jacfwd(laplace_bridge.project, (0, 1))(mean, variance),
+            jax.jacrev(laplace_bridge.to_gaussian)(alpha),
+            jax.jacrev(laplace_bridge.covariance)(alpha),
+            jax.jacrev(laplace_bridge.to_dirichlet, (0, 1))(mean, variance),
+            jax.jacrev(laplace_bridge.project, (0, 1))(mean, variance),
         )
 
     gaussian, covariance, dirichlet, projected = dense(alpha, mean, variance)
@@ -189,10 +198,10 @@ def test_second_derivatives():
 def test_extremes():
     """Concentrations far apart: still a round trip, to the digits of the largest term."""
     alpha = np.array([1e-4, 1.0, 1e4])
-    mean, variance = laplace_bridge.to_gaussian(alpha)
-    close(laplace_bridge.to_dirichlet(mean, variance), alpha, rtol=1e-9)
+    mean, variance = bridge.to_gaussian(alpha)
+    close(bridge.to_dirichlet(mean, variance), alpha, rtol=1e-9)
     mean = np.array([300.0, -300.0, 0.0])  # exp(600) fits float64, exp(mean) times it as well
-    close(laplace_bridge.to_dirichlet(mean, np.ones(3)), to_dirichlet(mean, np.ones(3)), rtol=1e-12)
+    close(bridge.to_dirichlet(mean, np.ones(3)), to_dirichlet(mean, np.ones(3)), rtol=1e-12)
 
 
 # --------------------------------------------------------------------------------------- errors
@@ -204,7 +213,7 @@ def test_a_concentration_is_positive(bad):
     for function in (laplace_bridge.to_gaussian, laplace_bridge.covariance):
         with pytest.raises(ValueError, match="^concentration: got (.|\n)*need"):
             function(alpha)
-        for x in jax.tree.leaves(function(jnp.asarray(alpha))):
+        for x in jax.tree.leaves(jax.jit(function)(jnp.asarray(alpha))):
             nan = np.isnan(x).reshape(2, -1)
             assert not np.any(nan[0]) and np.all(nan[1])
 
@@ -215,9 +224,9 @@ def test_a_variance_is_positive(bad):
     for function in (laplace_bridge.to_dirichlet, laplace_bridge.project):
         with pytest.raises(ValueError, match="^variance: got (.|\n)*need"):
             function(mean, variance)
-    alpha = np.isnan(laplace_bridge.to_dirichlet(mean, jnp.asarray(variance)))
+    alpha = np.isnan(bridge.to_dirichlet(mean, variance))
     assert not np.any(alpha[0]) and alpha[1, 1]
-    projected = np.isnan(laplace_bridge.project(mean, jnp.asarray(variance))[1])
+    projected = np.isnan(bridge.project(mean, variance)[1])
     assert not np.any(projected[0]) and np.all(projected[1])  # every class has a share of the sum
 
 
@@ -235,5 +244,5 @@ def test_one_class_is_too_few():
 
 def test_a_nan_mean_is_nan():
     mean = jnp.asarray([[0.0, jnp.nan, 1.0], [0.0, 1.0, 2.0]])
-    projected = np.isnan(laplace_bridge.project(mean, np.ones((2, 3)))[0])
+    projected = np.isnan(bridge.project(mean, np.ones((2, 3)))[0])
     assert np.all(projected[0]) and not np.any(projected[1])
