@@ -83,7 +83,7 @@ def as_float64(name, x, need):
     """A Python or NumPy x in NumPy's float64; TypeError where it is no number, or is traced."""
     try:
         value = np.asarray(x)
-        if value.dtype.kind in "OSU":  # None and strings, some of which float64 takes too
+        if value.dtype.kind in "OSUc":  # None, strings, complex: some of them float64 takes too
             raise TypeError
         return value.astype(np.float64)
     except (TypeError, ValueError):

@@ -572,7 +572,7 @@ def stochastic_times_smooth_log_prob(z, logits):
     log_p, q = _numerics.log_sqrt_bits(wide), _numerics.sqrt_sigmoid(wide)
     near = jnp.abs(z - q) <= 4 * float(jnp.finfo(z_dtype).eps) * q
     value = jnp.where(z == 0, log_p[..., 0], jnp.where(near, log_p[..., 1], -jnp.inf))
-    return jnp.where(jnp.isnan(q), jnp.nan, value).astype(dtype)
+    return jnp.where(jnp.isnan(q) | jnp.isnan(z), jnp.nan, value).astype(dtype)
 
 
 def _distance(b, p, rest):

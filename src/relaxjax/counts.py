@@ -109,7 +109,7 @@ def log_prob_of_value(x, log_probs, values):
     """
     x, wide, dtype = _with_axis(x, log_probs)
     values, wide, _ = _arguments.broadcast_together(values, wide, 1, "values", "log_probs")
-    same = jnp.broadcast_to(x, values.shape) == values.astype(dtype).astype(values.dtype)
+    same = jnp.broadcast_to(x, values.shape) == values.astype(dtype).astype(x.dtype)
     return _log_prob_where(same, wide).astype(dtype)
 
 

@@ -110,10 +110,17 @@ def gaussian_active_probability(mean, *, scale):
       ValueError: a Python or NumPy scale is not positive (a jax.Array gives NaN), or it does not
         fit the shape of mean.
     """
+    wide, scale, dtype = _finite(mean, scale)
+    return jax.scipy.special.ndtr(wide / scale).astype(dtype)
+
+
+def _finite(mean, scale):
+    """mean wide, an infinite one far out instead and without a gradient; scale; and the dtype to
+    return."""
     wide, dtype = _arguments.parameters("mean", mean, None)
-    return jax.scipy.special.ndtr(wide / _arguments.hyperparameter("scale", scale, wide)).astype(
-        dtype
-    )
+    scale = _arguments.hyperparameter("scale", scale, wide)
+    far = jnp.sign(wide) * jax.lax.stop_gradient(1e6 * jnp.maximum(scale, 1))
+    return jnp.where(jnp.isinf(wide), far, wide), scale, dtype
 
 
 def gaussian_log_prob(z, mean, *, scale):
@@ -158,7 +165,8 @@ def gaussian_mean(mean, *, scale):
       x in (0, 1) and else the nearer end of [0, 1].
 
     Args:
-      mean: finite floats of any shape.
+      mean: floats of any shape; an infinite one is a gate that is always 0 or 1, with
+        gradient 0.
       scale: positive scalar, or an array of the shape of mean, the standard deviation before
         clipping; may be traced. It is required, so that it cannot disagree with that of the
         sampler.
@@ -171,8 +179,7 @@ def gaussian_mean(mean, *, scale):
       ValueError: a Python or NumPy scale is not positive (a jax.Array gives NaN), or it does not
         fit the shape of mean.
     """
-    wide, dtype = _arguments.parameters("mean", mean, None)
-    scale = _arguments.hyperparameter("scale", scale, wide)
+    wide, scale, dtype = _finite(mean, scale)
     return _clipped_mean(wide, scale, _gaussian_pieces(wide, scale)).astype(dtype)
 
 
@@ -187,7 +194,8 @@ def gaussian_variance(mean, *, scale):
     Value: E[(z - E[z])^2], in closed form.
 
     Args:
-      mean: finite floats of any shape.
+      mean: floats of any shape; an infinite one is a gate that is always 0 or 1, with
+        gradient 0.
       scale: positive scalar, or an array of the shape of mean, the standard deviation before
         clipping; may be traced. It is required, so that it cannot disagree with that of the
         sampler.
@@ -200,8 +208,7 @@ def gaussian_variance(mean, *, scale):
       ValueError: a Python or NumPy scale is not positive (a jax.Array gives NaN), or it does not
         fit the shape of mean.
     """
-    wide, dtype = _arguments.parameters("mean", mean, None)
-    scale = _arguments.hyperparameter("scale", scale, wide)
+    wide, scale, dtype = _finite(mean, scale)
     pieces = (at_0, _), (at_1, _), inside = _gaussian_pieces(wide, scale)
     value = _clipped_mean(wide, scale, pieces)
     square = _inner_square(value, wide, scale, inside)
@@ -215,7 +222,8 @@ def gaussian_entropy(mean, *, scale):
       `gaussian_log_prob`: Lebesgue measure and a point mass at each end.
 
     Args:
-      mean: finite floats of any shape.
+      mean: floats of any shape; an infinite one is a gate that is always 0 or 1, with
+        gradient 0.
       scale: positive scalar, or an array of the shape of mean, the standard deviation before
         clipping; may be traced. It is required, so that it cannot disagree with that of the
         sampler.
@@ -228,8 +236,7 @@ def gaussian_entropy(mean, *, scale):
       ValueError: a Python or NumPy scale is not positive (a jax.Array gives NaN), or it does not
         fit the shape of mean.
     """
-    wide, dtype = _arguments.parameters("mean", mean, None)
-    scale = _arguments.hyperparameter("scale", scale, wide)
+    wide, scale, dtype = _finite(mean, scale)
     return _gaussian_cross_entropy(wide, scale, wide, scale).astype(dtype)
 
 

@@ -71,7 +71,7 @@ def covariance(concentration):
     >>> import jax, jax.numpy as jnp
     >>> from relaxjax import laplace_bridge
     >>> a = jnp.array([2.0, 0.5, 4.0])
-    >>> x = jax.random.normal(jax.random.key(0), (100_000, 3)) / jnp.sqrt(a)
+    >>> x = jax.random.normal(jax.random.key(0), (100_000, 3)) / jnp.sqrt(a)[None]
     >>> x -= jnp.mean(x, axis=-1, keepdims=True)
     >>> bool(jnp.allclose(jnp.cov(x.T), laplace_bridge.covariance(a), atol=0.02))
     True

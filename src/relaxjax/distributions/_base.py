@@ -184,7 +184,7 @@ class HardLaw(Law):
     _estimators: dict[str, Any]
     has_enumerate_support = True
 
-    def __init__(self, logits, *, estimator="straight_through", **hyperparameters):
+    def _store_estimator(self, logits, estimator, hyperparameters):
         with self._named():
             if not isinstance(estimator, str) or estimator not in self._estimators:
                 known = ", ".join(self._estimators)

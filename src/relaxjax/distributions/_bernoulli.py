@@ -93,6 +93,9 @@ class StraightThroughBernoulli(HardLaw):
         "gumbel_rao": bernoulli.gumbel_rao,
     }
 
+    def __init__(self, logits, *, estimator="straight_through", **hyperparameters):
+        self._store_estimator(logits, estimator, hyperparameters)
+
     def mode(self):
         return _numerics.indicator(self.logits)
 

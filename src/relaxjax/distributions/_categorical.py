@@ -93,6 +93,9 @@ class StraightThroughOneHotCategorical(HardLaw):
         "gumbel_rao": categorical.gumbel_rao,
     }
 
+    def __init__(self, logits, *, estimator="straight_through", **hyperparameters):
+        self._store_estimator(logits, estimator, hyperparameters)
+
     @property
     def _law_logits(self):
         if self.estimator != "decoupled":
