@@ -227,7 +227,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(main, tmp_path, monkeypatch, capsys
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-KILLS = 8
+KILLS = 6
 KILLED = ["--epochs", 100, "--latent", 4, "--estimator", "bernoulli/concrete"]
 KILLED += ["--checkpoint-every", 0, "--seed", 3]
 

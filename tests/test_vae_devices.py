@@ -71,6 +71,7 @@ def test_devices(devices, launch, alone, plain_jax, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.thorough
 def test_a_batch_that_devices_cannot_share(launch, tmp_path):
     process = launch("--batch-size", 100, "--run-dir", tmp_path / "run", devices=8)
     _, err = process.communicate()

@@ -242,16 +242,24 @@ TRAINED = (
 
 
 def tiny(name):
-    """(params, key) -> loss of a batch by a row of the catalog, and its parameters."""
+    """(params, key, x) -> loss of an image by a row of the catalog, its parameters, a batch."""
     small = task(name, TINY[latent.default(name)], hidden=16)
     graph, params = nnx.split(small.method.networks(64, 16, jax.random.key(0)))
-    batch = small.train[:20].astype(jnp.float32)
 
-    def loss(params, key):
-        own = lambda key, x: small.method.loss(*nnx.merge(graph, params), small.reals, key, x)
-        return jnp.mean(jax.vmap(own)(jax.random.split(key, len(batch)), batch))
+    def loss(params, key, x):
+        return small.method.loss(*nnx.merge(graph, params), small.reals, key, x)
 
-    return loss, params
+    return loss, params, small.train[:20].astype(jnp.float32)
+
+
+def of_batch(loss, params, batch):
+    """(params, key) -> the mean loss, and the parameters."""
+
+    def mean(params, key):
+        each = jax.vmap(loss, (None, 0, 0))
+        return jnp.mean(each(params, jax.random.split(key, len(batch)), batch))
+
+    return mean, params
 
 
 UNTRAINED = sorted(set(ESTIMATORS) - set(TRAINED))
@@ -259,9 +267,9 @@ UNTRAINED = sorted(set(ESTIMATORS) - set(TRAINED))
 
 @pytest.mark.parametrize("name", UNTRAINED)
 def test_every_row_has_a_gradient(name):
-    """Of the whole program's loss, in shape; test_every_row_trains has the numbers."""
-    loss, params = tiny(name)
-    gradient = jax.eval_shape(jax.grad(loss), params, jax.random.key(0))
+    """Of an image's loss, in shape; test_every_row_trains has the numbers."""
+    loss, params, batch = tiny(name)
+    gradient = jax.eval_shape(jax.grad(loss), params, jax.random.key(0), batch[0])
     assert jax.tree.all(jax.tree.map(lambda g, x: g.shape == x.shape, gradient, params))
 
 
@@ -283,7 +291,7 @@ def test_the_bound_has_a_gradient():
 )
 def test_log_forms(names):
     """Oracle: the form that is no logarithm, of the same draw."""
-    (a, params), (b, _) = map(tiny, names)
+    (a, params), (b, _) = (of_batch(*tiny(name)) for name in names)
     a, b = (jax.jit(jax.value_and_grad(loss))(params, jax.random.key(1)) for loss in (a, b))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
 
@@ -291,7 +299,7 @@ def test_log_forms(names):
 @pytest.mark.parametrize("name", [*TRAINED, *map(thorough, UNTRAINED)])
 def test_every_row_trains(name):
     """A few hundred steps of plain descent on one batch take off what the pixels' means give."""
-    loss, params = tiny(name)
+    loss, params = of_batch(*tiny(name))
 
     def step(params, key):
         value, gradient = jax.value_and_grad(loss)(params, key)

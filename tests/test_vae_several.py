@@ -14,7 +14,6 @@ from vae_fixtures import (  # noqa: E402, F401
     plain_jax_fixture,
     task,
     tfds_folder_fixture,
-    thorough,
 )
 
 from vae import log, options, plots, report, train  # noqa: E402  (after the skip)
@@ -38,7 +37,8 @@ def programs(monkeypatch):
 VALUES = np.array([0.3, 0.5, 1.0], np.float32)
 
 
-@pytest.mark.parametrize("seeds", [thorough((3,)), (3, 8)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("seeds", [(3,), (3, 8)])
 def test_members_are_single_runs(seeds, programs):
     """Oracle: each alone. All of them are compiled once."""
     single = lambda seed, value: task(
@@ -179,6 +179,7 @@ def test_the_settings_of_every_row_are_json():
 
 
 @pytest.mark.once
+@pytest.mark.thorough
 def test_pictures_of_every_row(tmp_path):
     """Have room for all: matplotlib warns where not."""
     from relaxjax.catalog import ESTIMATORS

@@ -67,12 +67,14 @@ def launch_fixture(tfds_folder, tmp_path_factory):
     cache = tmp_path_factory.getbasetemp() / "compiled"
 
     def launch(*argv, devices=1):
+        # Beside the flags of conftest.py, since these programs, too, take longer to compile.
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
         environment = os.environ | {
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PLATFORMS": "cpu",
             "TFDS_DATA_DIR": str(tfds_folder),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": flags,
         }
         return subprocess.Popen(
             [sys.executable, pathlib.Path(discrete_vae.__file__), *map(str, argv)],
