@@ -200,6 +200,17 @@ def wrong_hyperparameters_say_so(row):
             raises(of(h, bad), TypeError, f"{name}: got")
 
 
+def test_a_negative_shape_is_a_wrong_value():
+    raises(
+        lambda: ROWS["bernoulli/zgr"].function(KEY, np.ones(3), shape=(-1, 3)), ValueError, "shape"
+    )
+
+
+def test_none_is_a_wrong_type():
+    row = ROWS["bernoulli/concrete"]
+    raises(lambda: row(row.inputs, dict(temperature=None), KEY), TypeError, "temperature: got None")
+
+
 @promise(lambda row: row.hyper)
 def defaults_are_of_samplers_alone(row):
     """So that a density's temperature cannot disagree silently with the sampler's."""
