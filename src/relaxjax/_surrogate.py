@@ -203,6 +203,12 @@ def support_and_log_probs(family, params):
     """
     fixed = jax.lax.stop_gradient(params)
     x = family.support(fixed)
+    shape = jax.eval_shape(family.sample, jax.random.key(0), fixed).shape
+    if x.shape[1:] != shape:
+        raise ValueError(
+            f"family: got {family.name}, whose support has shape {list(x.shape)}, need "
+            f"{['S', *shape]}, every sample once"
+        )
     of_each = lambda x, params: _log_probs(family, x, params)
     if not _is_product(family, params):
         return x, of_each(x, params)

@@ -165,29 +165,29 @@ def joint_support(points, shape, dtype):
     return jnp.asarray(points[joint_index(len(points), shape)], dtype)
 
 
-def support_of_subsets(params, k):
+def support_of_subsets(logits, k):
     """List every joint sample of independent k-hots, in the order of itertools.combinations.
 
     Args:
-      params: (..., n) floats, of which only the shape and the dtype are used.
+      logits: (..., n) floats, of which only the shape and the dtype are used.
       k: static integer from 1 to n.
 
     Returns:
-      An array (S, ..., n) of entries 0 and 1, in the dtype of params.
+      An array (S, ..., n) of entries 0 and 1, in the dtype of logits.
 
     Raises:
-      TypeError: params are not floats, or k is no static integer.
-      ValueError: params have no axis of items, k is not from 1 to n, or there are more than 2^20
+      TypeError: logits are not floats, or k is no static integer.
+      ValueError: logits have no axis of items, k is not from 1 to n, or there are more than 2^20
         joint samples.
     """
-    params = _arguments.floats("params", params, event_ndim=1)
-    n = params.shape[-1]
+    logits = _arguments.floats("logits", logits, event_ndim=1)
+    n = logits.shape[-1]
     k = _arguments.subset_size(k, n)
-    check_enumerable(math.comb(n, k), params.shape[:-1])
+    check_enumerable(math.comb(n, k), logits.shape[:-1])
     chosen = np.array(list(itertools.combinations(range(n), k)))
     points = np.zeros((len(chosen), n))
     np.put_along_axis(points, chosen, 1, axis=-1)
-    return joint_support(points, params.shape[:-1], params.dtype)
+    return joint_support(points, logits.shape[:-1], logits.dtype)
 
 
 def from_distribution(build, *, support=None):
