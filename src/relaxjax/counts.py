@@ -305,7 +305,8 @@ def generalized_family(values):
       ValueError: values have not one axis; and from the family, log_probs have another number of
         values.
     """
-    values = np.asarray(_arguments.floats("values", values, event_ndim=1))
+    _arguments.floats("values", values, event_ndim=1)
+    values = np.asarray(values)  # not of the array above, which is traced inside of a jit
     if values.ndim != 1:
         raise ValueError(f"values: got {_arguments.describe(values)}, need shape (n,)")
     of_params = functools.partial(_given_log_probs, len(values))
