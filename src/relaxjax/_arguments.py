@@ -179,15 +179,12 @@ def correlation_factor(tril, logits):
 
 def scalar(value, name="f"):
     """The value of f, refused unless it is one float, since estimators differentiate it."""
-    need = "need it to return a float scalar"
-    try:
-        value = jnp.asarray(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: got a value {value!r}, {need}") from None
+    need = "it to return a float scalar"
+    value = array(name, value, need)
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"{name}: got a value {describe(value)}, {need}")
+        raise TypeError(f"{name}: got a value {describe(value)}, need {need}")
     if value.shape:
-        raise ValueError(f"{name}: got a value {describe(value)}, {need}")
+        raise ValueError(f"{name}: got a value {describe(value)}, need {need}")
     return value
 
 

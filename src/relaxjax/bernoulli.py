@@ -594,7 +594,7 @@ def _free(noise, logits):
     return logits + noise
 
 
-def _free_given_bit(noise, b, logits):
+def _given_bit(noise, b, logits):
     return _logistic_given_bit(b, logits)(jnp.exp(noise))
 
 
@@ -610,11 +610,5 @@ family = Family(
     event_ndim=0,
     variance=_variance,
     neighbors=_neighbors,
-    relaxation=Relaxation(
-        noise=_logistic_noise,
-        hard=_bit_of,
-        free=_free,
-        given=_free_given_bit,
-        relax=_rules.tempered_sigmoid,
-    ),
+    relaxation=Relaxation(_logistic_noise, _bit_of, _free, _given_bit, _rules.tempered_sigmoid),
 )

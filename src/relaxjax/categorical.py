@@ -670,7 +670,7 @@ def _relax(z, temperature):
     return _rules.tempered_softmax(z, temperature)  # a plain function, which pickles
 
 
-def _free_given_class(noise, d, logits):
+def _given_class(noise, d, logits):
     return _gumbel_given_class(jnp.exp(-noise), d, logits)
 
 
@@ -684,11 +684,5 @@ family = Family(
     event_ndim=1,
     variance=_variance,
     neighbors=_neighbors,
-    relaxation=Relaxation(
-        noise=_gumbel_noise,
-        hard=_class_of,
-        free=_free,
-        given=_free_given_class,
-        relax=_relax,
-    ),
+    relaxation=Relaxation(_gumbel_noise, _class_of, _free, _given_class, _relax),
 )

@@ -56,7 +56,7 @@ class Law(distrax.Distribution):
     def _store(self, first, /, **reals):
         """Store the arguments as attributes, arrays in one batch shape."""
         with self._named():
-            first = self._floats(self._parameter, first)
+            first = _arguments.floats(self._parameter, first, self._event_ndim, self._least)
             split = first.ndim - self._event_ndim
             batch, event = first.shape[:split], first.shape[split:]
             # By rank, as the functions decide: one number per entry of the event, or one per row.
@@ -82,13 +82,6 @@ class Law(distrax.Distribution):
                 rows = by_entry and not entries[name]
                 x = _arguments.hyperparameter(_argument(name), x, like, rows, interval=interval)
                 vars(self)[name] = jnp.broadcast_to(x, like.shape)
-
-    def _floats(self, name, x):
-        try:
-            x = jnp.asarray(x)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name}: got {x!r}, need an array of floats") from None
-        return _arguments.floats(name, x, self._event_ndim, self._least)
 
     @contextlib.contextmanager
     def _named(self):
