@@ -228,7 +228,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(main, tmp_path, monkeypatch, capsys
 
 
 KILLS = 6
-KILLED = ["--epochs", 100, "--latent", 4, "--estimator", "bernoulli/concrete"]
+KILLED = ["--epochs", 60, "--latent", 4, "--estimator", "bernoulli/concrete"]
 KILLED += ["--checkpoint-every", 0, "--seed", 3]
 
 
@@ -271,7 +271,7 @@ def test_kill_9(i, launch, unkilled, tmp_path):
     print("killed with", [path.name for path in folder.glob("checkpoints/[.0]*")])
     finish(launch(*KILLED, "--run-dir", folder, "--resume"))
     assert final(folder) == final(whole)
-    assert states_equal(*(f / "checkpoints" / "00000100" for f in (whole, folder)))
+    assert states_equal(*(f / "checkpoints" / "00000060" for f in (whole, folder)))
 
 
 def states_equal(a, b):
