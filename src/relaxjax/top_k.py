@@ -118,11 +118,12 @@ def _log_prob(indices, logits):
 def log_prob_of_set(x, logits, k):
     """Compute the log-probability of the set of k items that are drawn, whatever their order.
 
-    Value: log of the integral of prod_i (1 - exp(-exp(logits_i - m))) over the items i of x, under
-      the distribution of m, the largest perturbation of the other items: Gumbel(logsumexp of their
+    Value: log of the sum of the probabilities of all orders of the items i of x, which share their
+      beginnings; above k = 8 log of the integral of prod_i (1 - exp(-exp(logits_i - m))) under the
+      distribution of m, the largest perturbation of the other items: Gumbel(logsumexp of their
       logits). -inf where x holds another number of items or a masked one, NaN where it is no 0/1
       vector.
-    Cost: O(n sqrt(k)).
+    Cost: O(n + k 2^k) up to k = 8, O(n sqrt(k)) above.
 
     Args:
       x: (..., n) k-hot, broadcast with logits.
@@ -148,23 +149,53 @@ def log_prob_of_set(x, logits, k):
     binary = jnp.all(chosen | (x == 0), axis=-1)
     possible = (jnp.sum(chosen, axis=-1) == k) & jnp.all(~chosen | (wide != -jnp.inf), axis=-1)
     rest = jnp.where(chosen, -jnp.inf, wide)
-    none = jnp.all(rest == -jnp.inf, axis=-1, keepdims=True)
-    top = jax.nn.logsumexp(jnp.where(none, 0, rest), axis=-1, keepdims=True)
-    # The logarithm of the integrand at m = top + g is concave in g, with its maximum in
+    none = jnp.all(rest == -jnp.inf, axis=-1)
+    # Without a logsumexp of nothing, whose gradient is NaN.
+    left = jax.nn.logsumexp(jnp.where(none[..., None], 0, rest), axis=-1)
+    of_set = _log_prob_by_orders if k <= 8 else _log_prob_by_quadrature
+    value = of_set(chosen, jnp.where(chosen & possible[..., None], wide, 0), left, k)
+    value = jnp.where(possible, jnp.where(none, 0, value), -jnp.inf)
+    return jnp.where(binary & ~jnp.isnan(wide[..., 0]), value, jnp.nan).astype(dtype)
+
+
+def _log_prob_by_orders(chosen, logits, left, k):
+    """The log-probability that the first k draws are the chosen items, from that of every part.
+
+    A part of the set has a number, whose bits say which items it holds; left is the logsumexp of
+    the logits that are not chosen.
+    """
+    items = _numerics.top_indices(chosen.astype(logits.dtype), k)
+    a = jnp.take_along_axis(logits, items, axis=-1)
+    parts = np.arange(2**k)
+    holds = (parts[:, None] >> np.arange(k)) % 2 == 1
+    # What a draw has to choose from after each part but the whole set.
+    others = jnp.where(holds[:-1], -jnp.inf, a[..., None, :])
+    total = jnp.logaddexp(left[..., None], jax.nn.logsumexp(others, axis=-1))
+    log_p = jnp.zeros((*a.shape[:-1], 1), a.dtype)
+    for size in range(1, k + 1):
+        before, now = (parts[holds.sum(-1) == s] for s in (size - 1, size))
+        last = np.nonzero(holds[now])[1].reshape(-1, size)  # every item may be the last one drawn
+        earlier = now[:, None] - (1 << last)
+        step = a[..., last] - total[..., earlier]
+        log_p = jax.nn.logsumexp(log_p[..., np.searchsorted(before, earlier)] + step, axis=-1)
+    return log_p[..., 0]
+
+
+def _log_prob_by_quadrature(chosen, logits, left, k):
+    """The same from an integral, for sets of which the parts are too many."""
+    # The logarithm of the integrand at m = left + g is concave in g, with its maximum in
     # [-log(k + 1), 0], a tail below exp(-g) and a width of 1 / sqrt(k + 1) or more; the sum of a
     # smooth function over an even grid converges exponentially.
     step = 0.35 / math.sqrt(k + 1)
     grid = np.arange(-math.log(k + 1) - 5, 40, step)
-    a = jnp.where(chosen & possible[..., None], wide - top, 0)
+    a = jnp.where(chosen, logits - left[..., None], 0)
 
     def log_integrand(g):
         terms = jnp.where(chosen, _log_1_exp_exp(a - g), 0)
         return -g - jnp.exp(-g) + jnp.sum(terms, axis=-1)
 
-    values = jax.vmap(log_integrand)(jnp.asarray(grid, wide.dtype))
-    value = jax.nn.logsumexp(values, axis=0) + math.log(step)
-    value = jnp.where(possible, jnp.where(none[..., 0], 0, value), -jnp.inf)
-    return jnp.where(binary & ~jnp.isnan(wide[..., 0]), value, jnp.nan).astype(dtype)
+    values = jax.vmap(log_integrand)(jnp.asarray(grid, a.dtype))
+    return jax.nn.logsumexp(values, axis=0) + math.log(step)
 
 
 def _log_1_exp_exp(r):
