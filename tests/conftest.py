@@ -23,6 +23,7 @@ if os.environ.get("RELAXJAX_OPTIMIZED") != "1":
 
 import jax  # noqa: E402  (after what it reads)
 
+jax.config.update("jax_traceback_filtering", "off")  # to filter one of them takes milliseconds
 jax.config.update("jax_enable_x64", os.environ.get("RELAXJAX_X64", "1") != "0")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

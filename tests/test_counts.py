@@ -416,3 +416,14 @@ def test_a_truncation_is_the_callers(draw):
         draw(KEY, np.ones(3))
     z = jax.jit(functools.partial(draw, truncation=1))(KEY, np.zeros(100))
     assert np.all((z >= 0) & (z <= 1))
+
+
+@pytest.mark.parametrize("values", [np.arange(301.0), [1.0, 1.0, 2.0]], ids=["rounded", "twice"])
+def test_equal_values_are_refused(values):
+    """301 integers in bfloat16, whose step is 2 above 256, and a value given twice: which of two
+    equal values a sample is cannot be told."""
+    family = counts.generalized_family(values)
+    params = jnp.zeros((2, len(values)), jnp.bfloat16)
+    for field in (family.support, family.mean, lambda l: family.sample(KEY, l)):
+        with pytest.raises(ValueError, match="values are equal"):
+            field(params)

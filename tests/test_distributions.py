@@ -554,7 +554,7 @@ def test_a_narrow_sample_is_that_of_sample_and_log_prob():
             "StraightThroughOneHotCategorical",
             {"estimator": ["zgr"]},
             "estimator: got ['zgr']",
-            ValueError,
+            TypeError,
         ),
         (
             "StraightThroughOneHotCategorical",

@@ -1,11 +1,15 @@
-"""The one custom rule of hard draws, on toys whose derivatives of every order are known."""
+"""The one custom rule of hard draws, on toys whose derivatives of every order are known, and the
+public draws that borrow the slope of a relaxed one."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from oracles import close
 
-from relaxjax import _rules
+from relaxjax import _rules, bernoulli, categorical, top_k
 
 X = 0.7
 
@@ -59,3 +63,23 @@ def test_jit_vmap_and_scan():
     close(jax.jit(jax.vmap(slopes))(d, x), loop, rtol=1e-14)
     _, scanned = jax.lax.scan(lambda carry, pair: (carry, slopes(*pair)), None, (d, x))
     close(scanned, loop, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "hard, relaxed",
+    [
+        (bernoulli.straight_through_concrete, bernoulli.concrete),
+        (categorical.straight_through_gumbel_softmax, categorical.gumbel_softmax),
+        (
+            functools.partial(top_k.straight_through, k=2),
+            functools.partial(top_k.relaxed, k=2),
+        ),
+    ],
+    ids=["bit", "one_hot", "k_hot"],
+)
+def test_a_borrowed_slope_is_that_of_the_relaxed_draw_with_the_same_noise(hard, relaxed):
+    key = jax.random.key(0)
+    logits = np.linspace(-1.5, 2.0, 24).reshape(6, 4)
+    g = np.cos(np.arange(24.0)).reshape(6, 4)
+    slope = lambda draw: jax.vjp(lambda l: draw(key, l, temperature=0.7), logits)[1](g)[0]
+    close(slope(hard), slope(relaxed), rtol=1e-11, atol=1e-14)

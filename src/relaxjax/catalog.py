@@ -124,7 +124,8 @@ _bit = functools.partial(_pathwise, family=bernoulli.family)
 _hard_bit = functools.partial(_bit, discrete_forward=True)
 _class = functools.partial(_pathwise, family=categorical.family)
 _hard_class = functools.partial(_class, discrete_forward=True)
-_hard_subset = functools.partial(_pathwise, family=subsets.family, discrete_forward=True, k=2)
+_relaxed_subset = functools.partial(_pathwise, k=2)
+_hard_subset = functools.partial(_relaxed_subset, family=subsets.family, discrete_forward=True)
 
 _CONCRETE = "Maddison et al. 2017, arXiv:1611.00712; Jang et al. 2017, arXiv:1611.01144"
 _LOG_CONCRETE = "Maddison et al. 2017, arXiv:1611.00712, appendix C.3"
@@ -133,7 +134,15 @@ _JANG = "Jang et al. 2017, arXiv:1611.01144"
 _ZGR = "Shekhovtsov 2023, Cold analysis of Rao-Blackwellized straight-through Gumbel-softmax"
 _GUMBEL_RAO = "Paulus, Maddison, Krause 2021, arXiv:2010.04838"
 _COPULA = "Lee et al. 2022, Self-supervision enhanced feature selection with correlated gates"
+_DECOUPLED = "Shah et al. 2024, arXiv:2410.13331v2"
+_GAPPED = "Fan et al. 2022, arXiv:2206.07235"
+_REINMAX = "Liu et al. 2023, arXiv:2304.08612"
+_GAUSSIAN_GATE = "Yamada et al. 2020, arXiv:1810.04247"
+_HARD_CONCRETE = "Louizos, Welling, Kingma 2018, arXiv:1712.01312"
+_INVERTIBLE_GAUSSIAN = "Potapczynski, Loaiza-Ganem, Cunningham 2020, arXiv:1912.09588"
+_LOGISTIC_NORMAL = "Aitchison, Shen 1980, Logistic-normal distributions"
 _TOP_K = "Xie, Ermon 2019, arXiv:1901.10517"
+_SIMPLE = "Ahmed, Zeng, Niepert, Van den Broeck 2023, arXiv:2210.01941"
 _COUNTS = "Joo et al. 2020, arXiv:2003.01847"
 
 _PATHWISE: dict[str, Estimator] = dict(
@@ -175,57 +184,26 @@ _PATHWISE: dict[str, Estimator] = dict(
         _hard_class(
             categorical.straight_through_gumbel_softmax, _JANG, "STGS", "hard Gumbel-softmax"
         ),
-        _hard_class(
-            categorical.decoupled_straight_through,
-            "Shah et al. 2024, arXiv:2410.13331v2",
-            "decoupled ST-GS",
-        ),
-        _hard_class(
-            categorical.gapped_straight_through, "Fan et al. 2022, arXiv:2206.07235", "GST"
-        ),
-        _hard_class(
-            categorical.reinmax,
-            "Liu et al. 2023, arXiv:2304.08612",
-            "second-order straight-through",
-        ),
+        _hard_class(categorical.decoupled_straight_through, _DECOUPLED, "decoupled ST-GS"),
+        _hard_class(categorical.gapped_straight_through, _GAPPED, "GST"),
+        _hard_class(categorical.reinmax, _REINMAX, "second-order straight-through"),
         _hard_class(categorical.zgr, _ZGR, "GR-0"),
         _hard_class(categorical.gumbel_rao, _GUMBEL_RAO, "GR-MC"),
         _pathwise(
             gates.gaussian,
-            "Yamada et al. 2020, arXiv:1810.04247",
+            _GAUSSIAN_GATE,
             *("STG", "stochastic gates", "Gaussian relaxed Bernoulli"),
         ),
-        _pathwise(
-            gates.hard_concrete, "Louizos, Welling, Kingma 2018, arXiv:1712.01312", "L0 gates"
+        _pathwise(gates.hard_concrete, _HARD_CONCRETE, "L0 gates"),
+        _pathwise(simplex.invertible_gaussian, _INVERTIBLE_GAUSSIAN, "IGR"),
+        _pathwise(simplex.logistic_normal, _LOGISTIC_NORMAL, "softmax Gaussian"),
+        _relaxed_subset(
+            top_k.relaxed, _TOP_K, "Gumbel top-k", "relaxed subset sampling", "SubsetOperator"
         ),
-        _pathwise(
-            simplex.invertible_gaussian,
-            "Potapczynski, Loaiza-Ganem, Cunningham 2020, arXiv:1912.09588",
-            "IGR",
+        _relaxed_subset(
+            top_k.straight_through, _TOP_K, "straight-through Gumbel top-k", discrete_forward=True
         ),
-        _pathwise(
-            simplex.logistic_normal,
-            "Aitchison, Shen 1980, Logistic-normal distributions",
-            "softmax Gaussian",
-        ),
-        _pathwise(
-            top_k.relaxed,
-            _TOP_K,
-            *("Gumbel top-k", "relaxed subset sampling", "SubsetOperator"),
-            k=2,
-        ),
-        _pathwise(
-            top_k.straight_through,
-            _TOP_K,
-            "straight-through Gumbel top-k",
-            discrete_forward=True,
-            k=2,
-        ),
-        _hard_subset(
-            subsets.simple,
-            "Ahmed, Zeng, Niepert, Van den Broeck 2023, arXiv:2210.01941",
-            "SIMPLE",
-        ),
+        _hard_subset(subsets.simple, _SIMPLE, "SIMPLE"),
         _hard_subset(subsets.zgr, "relaxjax, after " + _ZGR),
         _pathwise(counts.generalized_gumbel_softmax, _COUNTS, "GenGS", fill=_values, values=None),
         _pathwise(counts.poisson, _COUNTS, truncation=20),
@@ -242,9 +220,17 @@ _FAMILIES = {
 }
 _ALL, _INDEPENDENT, _BITS = tuple(_FAMILIES), ("bernoulli", "categorical"), ("bernoulli",)
 
+_REINFORCE = "Williams 1992, Simple statistical gradient-following algorithms"
+_RLOO = "Salimans, Knowles 2014, arXiv:1401.1022; Kool, van Hoof, Welling 2019"
+_INDECATER = "De Smet, Sansone, Zuidberg Dos Martires 2023, arXiv:2311.12569"
+_ARM = "Yin, Zhou 2019, arXiv:1807.11143"
+_DISARM = "Dong, Mnih, Tucker 2020, arXiv:2006.10680"
+_ARMS = "Dimitriev, Zhou 2021, arXiv:2105.14141"
+_UNORDERED_SET = "Kool, van Hoof, Welling 2020, arXiv:2002.06043"
 _DOUBLE_CV = "Titsias, Shi 2022, arXiv:2111.05300"
 _MUPROP = "Gu, Levine, Sutskever, Mnih 2016, arXiv:1511.05176"
 _REBAR = "Tucker et al. 2017, arXiv:1703.07370"
+_RELAX = "Grathwohl et al. 2018, arXiv:1711.00123"
 _RODEO = "Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497"
 
 
@@ -315,48 +301,27 @@ def _always(calls):
 
 
 _SCORE: dict[str, Estimator] = (
-    _score(
-        score.reinforce,
-        _ALL,
-        _samples,
-        "Williams 1992, Simple statistical gradient-following algorithms",
-        *("score function", "likelihood ratio"),
-    )
-    | _score(
-        score.rloo,
-        _ALL,
-        _samples,
-        "Salimans, Knowles 2014, arXiv:1401.1022; Kool, van Hoof, Welling 2019",
-        *("leave-one-out REINFORCE", "VarGrad"),
-    )
+    _score(score.reinforce, _ALL, _samples, _REINFORCE, "score function", "likelihood ratio")
+    | _score(score.rloo, _ALL, _samples, _RLOO, "leave-one-out REINFORCE", "VarGrad")
     | _score(score.double_cv, _ALL, _samples, _DOUBLE_CV, "double control variate")
     | _score(
         score.indecater,
-        _INDEPENDENT,
-        _neighbors_and_itself,
-        "De Smet, Sansone, Zuidberg Dos Martires 2023, arXiv:2311.12569",
+        *(_INDEPENDENT, _neighbors_and_itself, _INDECATER),
         *("IndeCateR", "CatLog", "local expectation gradients"),
     )
-    | _score(
-        score.arm, _BITS, _always(2), "Yin, Zhou 2019, arXiv:1807.11143", "augment-REINFORCE-merge"
-    )
-    | _score(score.disarm, _BITS, _samples, "Dong, Mnih, Tucker 2020, arXiv:2006.10680", "U2G")
-    | _score(score.arms, _BITS, _samples, "Dimitriev, Zhou 2021, arXiv:2105.14141", "ARMS-D")
+    | _score(score.arm, _BITS, _always(2), _ARM, "augment-REINFORCE-merge")
+    | _score(score.disarm, _BITS, _samples, _DISARM, "U2G")
+    | _score(score.arms, _BITS, _samples, _ARMS, "ARMS-D")
     | _score(
         score.unordered_set,
-        ("categorical",),
-        _samples_of_one_variable,
-        "Kool, van Hoof, Welling 2020, arXiv:2002.06043",
+        *(("categorical",), _samples_of_one_variable, _UNORDERED_SET),
         "unordered set policy gradient",
     )
     | _score(control_variates.muprop, _ALL, _always(2), _MUPROP, "MuProp")
     | _score(control_variates.rebar, _INDEPENDENT, _always(3), _REBAR, "REBAR")
     | _score(
         control_variates.relax,
-        _INDEPENDENT,
-        _always(1),
-        "Grathwohl et al. 2018, arXiv:1711.00123",
-        *("RELAX", "LAX"),
+        *(_INDEPENDENT, _always(1), _RELAX, "RELAX", "LAX"),
         critic=_tanh_critic,
         critic_params=0.1,
     )

@@ -303,7 +303,7 @@ def generalized_family(values):
     Raises:
       TypeError: values are not floats, or are traced.
       ValueError: values have not one axis; and from the family, log_probs have another number of
-        values.
+        values, or a dtype in which two values are equal.
     """
     _arguments.floats("values", values, event_ndim=1)
     values = np.asarray(values)  # not of the array above, which is traced inside of a jit
@@ -388,8 +388,8 @@ def _sample_value(values, of_params, key, params):
 def _log_prob_of_sample(values, of_params, x, params):
     x, wide, dtype = _with_axis(x, of_params(params))
     # x has been rounded to the dtype of its params, whichever that was, and widened since.
-    rounded = [jnp.asarray(values, dtype).astype(x.dtype) for dtype in ("bfloat16", "float16")]
-    rounded += [jnp.asarray(values, dtype).astype(x.dtype) for dtype in ("float32", x.dtype)]
+    narrow = ("bfloat16", "float16", "float32", x.dtype)
+    rounded = [jnp.asarray(values, dtype).astype(x.dtype) for dtype in narrow]
     same = [x == jnp.broadcast_to(r, x.shape) for r in rounded]
     return _log_prob_where(functools.reduce(jnp.logical_or, same), wide).astype(dtype)
 

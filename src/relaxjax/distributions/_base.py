@@ -180,8 +180,9 @@ class HardLaw(Law):
     def _store_estimator(self, logits, estimator, hyperparameters):
         with self._named():
             if not isinstance(estimator, str) or estimator not in self._estimators:
+                error = ValueError if isinstance(estimator, str) else TypeError
                 known = ", ".join(self._estimators)
-                raise ValueError(f"estimator: got {estimator!r}, need one of {known}")
+                raise error(f"estimator: got {estimator!r}, need one of {known}")
             defaults = self._hyperparameters(estimator)
             for name in hyperparameters:
                 if name not in defaults:

@@ -79,8 +79,8 @@ class StraightThroughBernoulli(HardLaw):
         be traced; num_noise is a static integer >= 1.
 
     Raises:
-      TypeError: logits are not floats, a hyperparameter is not one of the estimator's, temperature
-        is no number, or num_noise no static integer.
+      TypeError: logits are not floats, estimator is no string, a hyperparameter is not one of the
+        estimator's, temperature is no number, or num_noise no static integer.
       ValueError: estimator is another one, logits and temperature do not broadcast, a Python or
         NumPy temperature is not positive, or num_noise is below 1.
     """

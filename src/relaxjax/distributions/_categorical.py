@@ -74,8 +74,8 @@ class StraightThroughOneHotCategorical(HardLaw):
         broadcasts with the batch shape, and may be traced; num_noise is a static integer >= 1.
 
     Raises:
-      TypeError: logits are not floats, a hyperparameter is not one of the estimator's or is no
-        number, or num_noise is no static integer.
+      TypeError: logits are not floats, estimator is no string, a hyperparameter is not one of the
+        estimator's or is no number, or num_noise is no static integer.
       ValueError: logits have no axis of classes, estimator is another one, a hyperparameter does
         not broadcast with the batch shape, a Python or NumPy one is out of its range, or num_noise
         is below 1.
