@@ -21,7 +21,8 @@ KEY = jax.random.key(7)
 stop = jax.lax.stop_gradient
 SHAPES = {"bernoulli": (5,), "correlated": (5,), "categorical": (3, 4), "subsets": (5,)}
 ENUMERABLE = [name for name in ESTIMATORS if law(name) in SHAPES]
-UNBIASED = [name for name in ENUMERABLE if ESTIMATORS[name].unbiased]
+# But for exact, which is the audit's reference.
+UNBIASED = [name for name in ENUMERABLE if ESTIMATORS[name].unbiased and name[-6:] != "/exact"]
 BIASED = [
     name
     for name in ENUMERABLE
@@ -35,13 +36,6 @@ def setup(name):
     return estimator(name), family(name), np.random.default_rng(1).normal(size=shape)
 
 
-def three_at_once(estimate, shape):
-    """One estimator of three functions, of three params and one key: one program for all."""
-    fs = functions(shape).values()
-    f = lambda x: sum(g(y) for g, y in zip(fs, x, strict=True))
-    return f, lambda key, f, l: sum(estimate(key, g, y) for g, y in zip(fs, l, strict=True))
-
-
 # ------------------------------------------------------------------------------ the catalog's rows
 
 
@@ -49,12 +43,12 @@ def three_at_once(estimate, shape):
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", UNBIASED)
 def test_unbiased_rows(name):
-    """A million draws; linear, quadratic and a random network. Of fewer: test_contract.py."""
-    num_draws = 1_000 if name.endswith("/exact") else 1_000_000  # that one has no noise
+    """A million draws of a linear, a quadratic and a random network's part in one. Of fewer draws:
+    test_contract.py."""
     estimate, family, logits = setup(name)
-    f, all_three = three_at_once(estimate, logits.shape)
-    params = np.stack([logits, -logits, logits / 2])
-    result = audit.measure(all_three, f, params, family=family, key=KEY, num_draws=num_draws)
+    parts = functions(logits.shape).values()
+    f = lambda x: sum(part(x) for part in parts)
+    result = audit.measure(estimate, f, logits, family=family, key=KEY, num_draws=1_000_000)
     assert np.all(np.abs(result.z) < 5.5), f"\n{result}"
     assert np.any(np.abs(result.reference_gradient) > 0.1)
     assert np.all(np.isfinite(result.std))

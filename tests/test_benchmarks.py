@@ -108,6 +108,7 @@ def test_mnist_rows_are_of_the_example(mnist):
             options.resolve(options.parse(argv))
 
 
+@pytest.mark.thorough
 def test_an_mnist_board(mnist, render, tmp_path, monkeypatch):
     """One row for 16 steps on small digits in MNIST's files; oracle: pixels by a fair coin, which
     costs log 2 each."""

@@ -42,7 +42,8 @@ def states():
     return found
 
 
-@pytest.mark.parametrize("estimator", ["categorical/quadratic", thorough("bernoulli/concrete")])
+@pytest.mark.thorough
+@pytest.mark.parametrize("estimator", ["categorical/quadratic", "bernoulli/concrete"])
 def test_a_restored_run_ends_the_same(estimator, tmp_path):
     """Oracle: the run that was never stopped, to the bit."""
     small = task(estimator, static={"factors": 2} if "quadratic" in estimator else None)
@@ -203,6 +204,7 @@ def final(folder):
     return metrics
 
 
+@pytest.mark.thorough
 def test_ctrl_c_saves_and_says_how_to_resume(main, tmp_path, monkeypatch, capsys):
     """Oracle: the run that nobody stopped."""
     argv = ["--epochs", 6, "--latent", 4, "--estimator", "bernoulli/concrete"]

@@ -160,9 +160,8 @@ def test_states_that_nobody_lists():
     "name",
     [
         "gates/gaussian",
-        "gates/hard_concrete",
-        "simplex/invertible_gaussian",
-        "simplex/logistic_normal",
+        *map(thorough, ("gates/hard_concrete", "simplex/invertible_gaussian")),
+        thorough("simplex/logistic_normal"),
     ],
 )
 def test_scores_of_continuous_laws(name):

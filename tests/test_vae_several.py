@@ -112,6 +112,7 @@ def test_a_sweep(main, tmp_path, capsys):
 
 
 @pytest.mark.once
+@pytest.mark.thorough
 def test_a_comparison(main, tmp_path, capsys):
     """A row each, and what is drawn of both."""
     names, folder = ["bernoulli/concrete", "bernoulli/zgr"], tmp_path / "all"
