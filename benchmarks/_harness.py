@@ -25,12 +25,12 @@ from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 import relaxjax
-from relaxjax import control_variates
-from relaxjax.catalog import ESTIMATORS
+from relaxjax.catalog import ESTIMATORS, REQUIRED
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -131,10 +131,21 @@ def cores():
 
 def modules(estimator):
     """The modules of relaxjax whose functions a row of the catalog calls."""
-    law, method = estimator.split("/")
-    if ESTIMATORS[estimator].kind == "pathwise":
-        return [law]
-    return [law, "control_variates" if hasattr(control_variates, method) else "score"]
+    row = ESTIMATORS[estimator]
+    home = row.function.__module__.split(".")[-1]
+    return [row.law] if row.kind == "pathwise" else [row.law, home]
+
+
+def tanh_critic(critic_params, z):
+    return jnp.sum(critic_params * jnp.tanh(z))
+
+
+def row(name, classes=10, **given):
+    """The row with what it requires, where a benchmark does not vary that, and as given."""
+    required = {"k": 2, "truncation": 20, "critic": tanh_critic, "critic_params": 0.1}
+    required["values"] = np.arange(classes, dtype=np.float32)
+    asked_for = {h for h, x in ESTIMATORS[name].hyperparameters.items() if x is REQUIRED}
+    return ESTIMATORS[name].replace(**({h: required[h] for h in asked_for} | given))
 
 
 def jobs(run, names, also=(), **settings):

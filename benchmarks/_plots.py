@@ -77,7 +77,7 @@ def variance(found):
         for axis, problem in zip(line, ("small", "large"), strict=True):
             rows = results(found.get(problem, {}))
             rows = {n: row for n, row in rows.items() if n.startswith(laws) and row["std"]}
-            unbiased = {n for n in rows if n in ESTIMATORS and ESTIMATORS[n].unbiased}
+            unbiased = {n for n in rows if n in ESTIMATORS and ESTIMATORS[n].kind == "score"}
             bias = {n: max(row["bias"]) for n, row in rows.items() if n not in unbiased}
             if not bias:
                 continue

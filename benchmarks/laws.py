@@ -15,7 +15,6 @@ from jax import lax
 from jax.nn import log_softmax, sigmoid, softmax
 from jax.scipy.special import log_ndtr
 
-import relaxjax
 from relaxjax import _noise, subsets
 from relaxjax.catalog import ESTIMATORS
 
@@ -25,8 +24,7 @@ TRUNCATION = 15  # of counts: 16 values
 
 def ours(name, k=K):
     """The row's own sampler; where it has no temperature, that is of its gradient, or its scale."""
-    law, method = name.split("/")
-    sampler, given = getattr(getattr(relaxjax, law), method), ESTIMATORS[name].hyperparameters
+    sampler, given = ESTIMATORS[name].function, ESTIMATORS[name].hyperparameters
     swept = next((h for h in ("temperature", "backward_temperature", "scale") if h in given), None)
 
     def sample(key, l, t):

@@ -22,8 +22,8 @@ import optax
 from flax import nnx
 from sklearn.datasets import load_digits
 
-import relaxjax
 from _harness import RESULTS, Job, asked, cores, descend, measure, modules
+from _harness import row as estimator
 from relaxjax.catalog import ESTIMATORS
 from vae import evaluate, latent
 from vae.model import VAE, Quadratic
@@ -66,9 +66,8 @@ class Row(NamedTuple):
 
     @property
     def evaluations(self):
-        row = ESTIMATORS[self.estimator]
-        given = {**row.hyperparameters, **self.hyperparameters}
-        return self.keys * row.evaluations(LATENTS[self.board].shape, given)
+        estimate = estimator(self.estimator, **self.hyperparameters)
+        return self.keys * estimate.evaluations(LATENTS[self.board].shape)
 
 
 # Mean and standard error that another implementation, written apart, reached with the same rows.
@@ -82,7 +81,7 @@ def rows(board):
     """Every row of the catalog that serves its latent: pathwise ones at 1, 2 and 4 keys, score ones
     at 1, 2 and 4 samples where those are allowed, else at their own cost."""
     for name, entry in ESTIMATORS.items():
-        law, method = name.split("/")
+        law, method = entry.law, entry.method
         row = Row(board, name, {})
         if law not in BOARDS[board] or method == "unordered_set":  # that one takes one variable
             continue
@@ -131,7 +130,7 @@ def loss(key, x, row, law, vae, control=None):
         learned = control(x, law.family.mean(jax.lax.stop_gradient(logits)))
         if row.estimator.endswith("/relax"):
             learned = {"critic_params": learned["linear"]}
-    estimate = relaxjax.estimator(row.estimator, **row.hyperparameters, **learned)
+    estimate = estimator(row.estimator, **row.hyperparameters, **learned)
     values = jax.vmap(lambda key: estimate(key, f, logits))(jax.random.split(key, row.keys))
     return jnp.mean(values) + law.divergence(logits)
 

@@ -14,8 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import relaxjax
-from _harness import Job, asked, jobs, measure, median, modules, original, race, ratio, timed, warm
+from _harness import (
+    Job,
+    asked,
+    jobs,
+    measure,
+    median,
+    modules,
+    original,
+    race,
+    ratio,
+    row,
+    timed,
+    warm,
+)
 from laws import LAWS, ORIGINAL, ROWS, K, ours, peers
 from relaxjax.catalog import ESTIMATORS
 
@@ -137,8 +149,8 @@ FEW = {"exact": (10,), "unordered_set": (10,), "indecater": (64, 10)}
 def rows(name, shape=(4_096, 10)):
     """A row of the catalog, compiled: seconds to compile, bytes, residuals, and its time over as
     many random bits. f is a sum."""
-    logits = normal(FEW.get(name.split("/")[1], shape), 1)
-    estimate = relaxjax.estimator(name)
+    logits = normal(FEW.get(ESTIMATORS[name].method, shape), 1)
+    estimate = row(name)
     step = jax.value_and_grad(lambda l, key: estimate(key, jnp.sum, l))
     start = time.perf_counter()
     compiled = jax.jit(step).lower(logits, KEY).compile()
@@ -157,15 +169,15 @@ def rows(name, shape=(4_096, 10)):
 
 
 def compilations(name):
-    """Of a hundred values of all real hyperparameters; None where there are none."""
-    given = ESTIMATORS[name].hyperparameters
-    real = [h for h, value in given.items() if isinstance(value, float)]
+    """Of a hundred values of all hyperparameters that are one number; None where there are none."""
+    logits = jnp.zeros((6,) if name == "categorical/unordered_set" else (4, 3))
+    estimate = row(name, classes=3)
+    real = [h for h, x in estimate.real.items() if x is not None and np.ndim(x) == 0]
     if not real:
         return None
-    shape = (6,) if name == "categorical/unordered_set" else (4, 3)
-    step = jax.jit(lambda l, t: relaxjax.estimator(name, **dict.fromkeys(real, t))(KEY, jnp.sum, l))
+    step = jax.jit(lambda l, t: estimate.replace(**dict.fromkeys(real, t))(KEY, jnp.sum, l))
     for t in np.linspace(0.1, 2, 100, dtype=np.float32):
-        step(jnp.zeros(shape), t)
+        step(logits, t)
     return step._cache_size()
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from _harness import asked, jobs, measure
+from _harness import asked, jobs, measure, row
 from laws import geometric_logits, poisson_logits
 from relaxjax import audit, bernoulli, categorical, distributions, families, subsets
 from relaxjax.catalog import ESTIMATORS
@@ -87,9 +87,9 @@ def audited(name, problems, draws):
     logits = jnp.asarray(rng.normal(size=shape), jnp.float32)
     f = network(rng, jax.eval_shape(family.sample, KEY, logits).size)
     reference = "exact" if problems is SMALL and family.support is not None else "monte_carlo"
-    row, options = ESTIMATORS[name], {"num_draws": draws, "reference": reference}
-    estimate = functools.partial(row.estimate, **{**row.hyperparameters, **given})
-    found = audit.measure(estimate, f, logits, family=family, key=KEY, **options)
+    options = {"num_draws": draws, "reference": reference}
+    estimate = row(name, classes=shape[-1], **given)
+    found = audit.measure(KEY, estimate, f, logits, family=family, **options)
     norm = np.linalg.norm(found.reference_gradient)
     bias, error = np.linalg.norm(found.bias), np.linalg.norm(found.standard_error)
     std = np.linalg.norm(found.std) / norm

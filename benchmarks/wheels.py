@@ -23,11 +23,19 @@ SHAPES = {"pathwise": (65_536, 10), "score": (4_096, 10)}
 FEW = {"exact": (10,), "unordered_set": (10,), "indecater": (64, 10)}
 
 
+def tanh_critic(critic_params, z):
+    return jnp.sum(critic_params * jnp.tanh(z))
+
+
 def step(name):
     """A compiled step of that row, and its arguments."""
-    shape = SHAPES[relaxjax.catalog.ESTIMATORS[name].kind]
-    logits = np.random.default_rng(0).normal(size=FEW.get(name.split("/")[1], shape))
-    estimate, f = relaxjax.estimator(name), lambda z: jnp.sum(jnp.tanh(z * 0.7))
+    row = relaxjax.catalog.ESTIMATORS[name]
+    logits = np.random.default_rng(0).normal(size=FEW.get(name.split("/")[1], SHAPES[row.kind]))
+    # What some of them require; an older version has defaults for all.
+    required = {"k": 2, "truncation": 20, "critic": tanh_critic, "critic_params": 0.1}
+    required["values"] = np.arange(10, dtype=np.float32)
+    own = {h: x for h, x in required.items() if str(row.hyperparameters.get(h)) == "required"}
+    estimate, f = relaxjax.estimator(name, **own), lambda z: jnp.sum(jnp.tanh(z * 0.7))
     run = jax.jit(jax.value_and_grad(lambda l, key: estimate(key, f, l)))
     return run, (jnp.asarray(logits, jnp.float32), jax.random.key(0))
 

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from relaxjax.catalog import ESTIMATORS
+from relaxjax.catalog import ESTIMATORS, REQUIRED
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- table: begin (docs/table.py writes it) -->", "<!-- table: end -->"
@@ -14,10 +14,17 @@ def table(head, rows):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def shown(value):
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value.__name__.strip("_") if callable(value) else str(value)
+def shown(name, value):
+    if value is REQUIRED:
+        return f"{name} (required)"
+    return f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+
+
+def calls(row):
+    """Of f at three variables, in words where it depends on more."""
+    return (
+        str(row.evaluations((3,))) if row.law != "subsets" or row.method != "exact" else "C(3, k)"
+    )
 
 
 def rows():
@@ -25,7 +32,7 @@ def rows():
     head = [
         "estimator",
         "f sees",
-        "gradient",
+        "bias",
         "calls of f",
         "hyperparameters",
         "also known as",
@@ -35,9 +42,9 @@ def rows():
         [
             f"`{name}`",
             "exact samples" if row.discrete_forward else "relaxed samples",
-            "unbiased" if row.unbiased else "biased",
-            str(row.evaluations((3,), row.hyperparameters)),
-            ", ".join(f"{key}={shown(value)}" for key, value in row.hyperparameters.items()) or "-",
+            row.bias if row.bias != "none" or row.target == "discrete" else "none for its own E[f]",
+            calls(row),
+            ", ".join(shown(*item) for item in row.hyperparameters.items()) or "-",
             ", ".join(row.aliases) or "-",
             row.reference,
         ]
@@ -49,9 +56,8 @@ def rows():
 def laws():
     """A line a law."""
     names = {}
-    for name, row in ESTIMATORS.items():
-        law, estimator = name.split("/")
-        names.setdefault(law, {"pathwise": [], "score": []})[row.kind].append(f"`{estimator}`")
+    for row in ESTIMATORS.values():
+        names.setdefault(row.law, {"pathwise": [], "score": []})[row.kind].append(f"`{row.method}`")
     cells = [
         [f"`{law}`", *(", ".join(kinds[k]) or "-" for k in ("pathwise", "score"))]
         for law, kinds in names.items()

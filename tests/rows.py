@@ -3,28 +3,32 @@ kind, for another JAX: the others share its code."""
 
 import os
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from relaxjax.catalog import ESTIMATORS
+from relaxjax import estimator
+from relaxjax.catalog import ESTIMATORS, REQUIRED
 
 FEW = os.environ.get("RELAXJAX_ROWS") == "few"
 
 
-def law(name):
-    """The module of a sampler, and what its samples are: nothing else says it."""
-    return name.split("/")[0]
-
-
 ONE_OF_EACH = sorted(
-    {(law(name), ESTIMATORS[name].kind): name for name in sorted(ESTIMATORS)}.values()
+    {(row.law, row.kind): name for name, row in sorted(ESTIMATORS.items())}.values()
 )
 ROWS = ONE_OF_EACH if FEW else sorted(ESTIMATORS)
 
 
-def family(name):
-    """The row's family, with its k; None where it has none."""
-    of_row, k = ESTIMATORS[name].family, ESTIMATORS[name].hyperparameters.get("k")
-    return of_row if of_row is None or k is None else of_row(k)
+def tanh_critic(critic_params, z):
+    return jnp.sum(jnp.asarray(critic_params, z.dtype) * jnp.tanh(z))
+
+
+def row(name, classes=3, **hyperparameters):
+    """The row with what it requires, and as given."""
+    required = {"k": 2, "truncation": 20, "critic": tanh_critic, "critic_params": 0.1}
+    required["values"] = np.arange(classes, dtype=np.float32)
+    own = {h: x for h, x in required.items() if ESTIMATORS[name].hyperparameters.get(h) is REQUIRED}
+    return estimator(name, **(own | hyperparameters))
 
 
 def mostly_thorough(values, default):

@@ -12,28 +12,29 @@ from oracles import (
     close,
     functions,
 )
-from rows import ONE_OF_EACH, family, law, mostly_thorough
+from rows import ONE_OF_EACH, mostly_thorough, row
 
-from relaxjax import Family, audit, bernoulli, categorical, estimator, families, score
+from relaxjax import Family, audit, bernoulli, categorical, families, score
 from relaxjax.catalog import ESTIMATORS
 
 KEY = jax.random.key(7)
 stop = jax.lax.stop_gradient
 SHAPES = {"bernoulli": (5,), "correlated": (5,), "categorical": (3, 4), "subsets": (5,)}
-ENUMERABLE = [name for name in ESTIMATORS if law(name) in SHAPES]
+ENUMERABLE = [name for name in ESTIMATORS if ESTIMATORS[name].law in SHAPES]
 # But for exact, which is the audit's reference.
-UNBIASED = [name for name in ENUMERABLE if ESTIMATORS[name].unbiased and name[-6:] != "/exact"]
-BIASED = [
+DISCRETE = [name for name in ENUMERABLE if ESTIMATORS[name].target == "discrete"]
+UNBIASED = [
     name
-    for name in ENUMERABLE
-    if ESTIMATORS[name].discrete_forward and not ESTIMATORS[name].unbiased
+    for name in DISCRETE
+    if ESTIMATORS[name].bias == "none" and ESTIMATORS[name].method != "exact"
 ]
+BIASED = [name for name in DISCRETE if ESTIMATORS[name].bias != "none"]
 
 
 def setup(name):
-    """The row's estimator with its defaults, its family and logits of the audit's shape."""
-    shape = (6,) if name == "categorical/unordered_set" else SHAPES[law(name)]
-    return estimator(name), family(name), np.random.default_rng(1).normal(size=shape)
+    """The row, its family and logits of the audit's shape."""
+    shape = (6,) if name == "categorical/unordered_set" else SHAPES[ESTIMATORS[name].law]
+    return row(name), row(name).family, np.random.default_rng(1).normal(size=shape)
 
 
 # ------------------------------------------------------------------------------ the catalog's rows
@@ -48,7 +49,7 @@ def test_unbiased_rows(name):
     estimate, family, logits = setup(name)
     parts = functions(logits.shape).values()
     f = lambda x: sum(part(x) for part in parts)
-    result = audit.measure(estimate, f, logits, family=family, key=KEY, num_draws=1_000_000)
+    result = audit.measure(KEY, estimate, f, logits, family=family, num_draws=1_000_000)
     assert np.all(np.abs(result.z) < 5.5), f"\n{result}"
     assert np.any(np.abs(result.reference_gradient) > 0.1)
     assert np.all(np.isfinite(result.std))
@@ -63,7 +64,7 @@ FEW_BIASED += ["correlated/straight_through", "subsets/simple"]
 def test_biased_rows(name):
     estimate, family, logits = setup(name)
     f = functions(logits.shape)["network"]
-    result = audit.measure(estimate, f, logits, family=family, key=KEY, num_draws=20_000)
+    result = audit.measure(KEY, estimate, f, logits, family=family, num_draws=20_000)
     assert np.any(np.abs(result.z) > 8), f"\n{result}"
 
 
@@ -74,7 +75,7 @@ def test_chunks_add_up(name):
     estimate, family, logits = setup(name)
     f = functions(logits.shape)["network"]
     num_draws = 2_500
-    result = audit.measure(estimate, f, logits, family=family, key=KEY, num_draws=num_draws)
+    result = audit.measure(KEY, estimate, f, logits, family=family, num_draws=num_draws)
     each = jax.value_and_grad(lambda l, key: estimate(key, f, l))
     values, gradients = jax.jit(jax.vmap(each, (None, 0)))(logits, jax.random.split(KEY, num_draws))
     gradients = np.asarray(gradients)
@@ -87,8 +88,7 @@ def test_chunks_add_up(name):
     noise = np.sqrt(np.sum(std**2))
     if noise > 1e-12:
         close(result.signal_to_noise, np.linalg.norm(gradients.mean(0)) / noise, rtol=1e-8)
-    row = ESTIMATORS[name]
-    assert result.evaluations == row.evaluations(logits.shape, row.hyperparameters)
+    assert result.evaluations == estimate.evaluations(logits.shape)
 
 
 # --------------------------------------------------------------------------------- wrong estimators
@@ -219,7 +219,7 @@ def largest_z(law, estimator):
     """Of 50,000 draws, which catch each of the wrong ones."""
     family, logits = INPUTS[law]
     f = functions(logits.shape)["network"]
-    result = audit.measure(estimator, f, logits, family=family, key=KEY, num_draws=50_000)
+    result = audit.measure(KEY, estimator, f, logits, family=family, num_draws=50_000)
     return np.max(np.abs(result.z))
 
 
@@ -260,10 +260,12 @@ def test_vimco_by_the_family_of_three_samples(num_draws):
     )
     log_w = lambda x: -0.3 * B.f(x)
     bound = lambda x: jax.nn.logsumexp(jax.vmap(log_w)(x)) - np.log(3)
-    ours = lambda key, f, l: score.vimco(key, log_w, l, family=bernoulli.family, num_samples=3)
+    ours = lambda key, f, l: -score.vimco(key, log_w, l, family=bernoulli.family, num_samples=3)
     hand = lambda left_in: lambda key, f, l: vimco(key, log_w, l, left_in=left_in)
-    arguments = dict(family=three, key=KEY, num_draws=num_draws)
-    z = lambda estimator: np.max(np.abs(audit.measure(estimator, bound, B.logits, **arguments).z))
+    arguments = dict(family=three, num_draws=num_draws)
+    z = lambda estimator: np.max(
+        np.abs(audit.measure(KEY, estimator, bound, B.logits, **arguments).z)
+    )
     assert z(ours) < 5.5 and z(hand(False)) < 5.5 and z(hand(True)) > 8
 
 
@@ -271,23 +273,24 @@ def test_a_tiny_bias_in_float32_is_seen():
     """No absolute floor: a constant gradient that is 1e-4 off, then half of a tiny gradient."""
     l = jnp.asarray(B.logits, jnp.float32)
     f = lambda x: 1e-3 * jnp.sum(x)
-    exact = jax.jit(jax.grad(lambda l: score.exact(f, l, family=bernoulli.family)))(l)
+    exact = jax.jit(jax.grad(lambda l: score.exact(KEY, f, l, family=bernoulli.family)))(l)
     off = lambda factor: lambda key, f, l: carry(f(l), l, factor * exact)
     for factor, seen in ((0.5, True), (0.99, True), (1.0, False)):
-        result = audit.measure(off(factor), f, l, family=bernoulli.family, key=KEY, num_draws=1_000)
+        result = audit.measure(KEY, off(factor), f, l, family=bernoulli.family, num_draws=1_000)
         assert np.all(np.abs(result.z) > 8) if seen else np.all(result.z == 0)
 
 
 # ---------------------------------------------------------------------------- its other reference
 
 
+@pytest.mark.thorough
 def test_monte_carlo_agrees_with_enumeration():
     f = functions((5,))["network"]
     l = INPUTS["bernoulli"][1]
     estimate = lambda key, f, l: score.rloo(key, f, l, family=bernoulli.family, num_samples=3)
-    arguments = dict(family=bernoulli.family, key=KEY, num_draws=20_000)
-    exact = audit.measure(estimate, f, l, **arguments)
-    sampled = audit.measure(estimate, f, l, **arguments, reference="monte_carlo")
+    arguments = dict(family=bernoulli.family, num_draws=20_000)
+    exact = audit.measure(KEY, estimate, f, l, **arguments)
+    sampled = audit.measure(KEY, estimate, f, l, **arguments, reference="monte_carlo")
     assert np.all(np.abs(exact.z) < 5.5) and np.all(np.abs(sampled.z) < 5.5)
     close(sampled.gradient, exact.gradient, rtol=1e-12)
     close(sampled.std, exact.std, rtol=1e-12)
@@ -297,12 +300,12 @@ def test_monte_carlo_agrees_with_enumeration():
     error = np.abs(sampled.reference_gradient - exact.reference_gradient)
     assert np.all(error < 5.5 * own) and np.all(error > 0)
     rloo = lambda key, f, l: score.rloo(key, f, l, family=bernoulli.family)
-    close(own, audit.measure(rloo, f, l, **arguments).standard_error, rtol=0.05)
+    close(own, audit.measure(KEY, rloo, f, l, **arguments).standard_error, rtol=0.05)
     # Its draws are its own: of one estimator by the same draws the bias would be 0.
-    itself = audit.measure(rloo, f, l, **arguments, reference="monte_carlo")
+    itself = audit.measure(KEY, rloo, f, l, **arguments, reference="monte_carlo")
     assert np.all(np.abs(itself.bias) > 0.01 * itself.standard_error)
     half = lambda *a: estimate(*a) / 2
-    sampled = audit.measure(half, f, l, **arguments, reference="monte_carlo")
+    sampled = audit.measure(KEY, half, f, l, **arguments, reference="monte_carlo")
     assert np.any(np.abs(sampled.z) > 8)
 
 
@@ -326,7 +329,7 @@ def test_pytrees_and_laws_without_a_support():
     estimate = lambda key, f, l: score.rloo(key, f, l, family=family, num_samples=4)
     f = lambda x: jnp.sum(x**2)
     result = audit.measure(
-        estimate, f, params, family=family, key=KEY, num_draws=50_000, reference="monte_carlo"
+        KEY, estimate, f, params, family=family, num_draws=50_000, reference="monte_carlo"
     )
     expected = {"loc": 2 * params["loc"], "log_scale": 2 * np.exp(2 * params["log_scale"])}
     for name in params:
@@ -336,13 +339,13 @@ def test_pytrees_and_laws_without_a_support():
         assert result.std[name].shape == (2,) and name in str(result)
     assert result.evaluations == 4
     with pytest.raises(ValueError, match="family: got .*need"):
-        audit.measure(estimate, f, params, family=family, key=KEY, num_draws=10)
+        audit.measure(KEY, estimate, f, params, family=family, num_draws=10)
     bits30 = lambda reference: audit.measure(
+        KEY,
         lambda key, f, l: score.disarm(key, f, l),
         lambda x: jnp.sum(x),
         np.zeros(30),
         family=bernoulli.family,
-        key=KEY,
         num_draws=10_000,
         reference=reference,
     )
@@ -357,11 +360,11 @@ def test_pytrees_and_laws_without_a_support():
 def test_no_variance_is_no_nan():
     f = functions((4,))["linear"]
     l = INPUTS["one categorical"][1]
-    exact = lambda key, f, l: score.exact(f, l, family=categorical.family)
-    result = audit.measure(exact, f, l, family=categorical.family, key=KEY, num_draws=100)
+    exact = lambda key, f, l: score.exact(key, f, l, family=categorical.family)
+    result = audit.measure(KEY, exact, f, l, family=categorical.family, num_draws=100)
     assert np.all(result.z == 0) and np.max(np.abs(result.bias)) < 1e-12
     half = audit.measure(
-        lambda *a: exact(*a) / 2, f, l, family=categorical.family, key=KEY, num_draws=100
+        KEY, lambda *a: exact(*a) / 2, f, l, family=categorical.family, num_draws=100
     )
     assert np.all(np.abs(half.z) > 8)
     assert "nan" not in str(result) and "nan" not in str(half)
@@ -371,7 +374,7 @@ def test_the_table_is_readable(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)  # the bar is an extra
     estimate, family, logits = setup("categorical/rloo")
     f = functions(logits.shape)["network"]
-    result = audit.measure(estimate, f, logits, family=family, key=KEY, num_draws=3_000)
+    result = audit.measure(KEY, estimate, f, logits, family=family, num_draws=3_000)
     lines = str(result).splitlines()
     for word in ("gradient", "bias", "standard error", "std"):
         assert word in lines[0]
@@ -383,7 +386,7 @@ def test_the_table_is_readable(monkeypatch):
 def test_errors_name_the_argument():
     estimate, family, logits = setup("bernoulli/rloo")
     f = functions(logits.shape)["linear"]
-    good = dict(family=family, key=KEY, num_draws=100)
+    good = dict(family=family, num_draws=100)
     cases = [
         (ValueError, "reference: got 'bayes'.*need", {"reference": "bayes"}),
         (ValueError, "num_draws: got 1.*need", {"num_draws": 1}),
@@ -391,7 +394,7 @@ def test_errors_name_the_argument():
     ]
     for kind, words, change in cases:
         with pytest.raises(kind, match=words):
-            audit.measure(estimate, f, logits, **{**good, **change})
+            audit.measure(KEY, estimate, f, logits, **{**good, **change})
     for kind, bad in ((ValueError, lambda x: x), (TypeError, lambda x: jnp.int32(1))):
         with pytest.raises(kind, match="f: got .*need"):
-            audit.measure(estimate, bad, logits, **good)
+            audit.measure(KEY, estimate, bad, logits, **good)

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import pathlib
+import pickle
 import re
 import subprocess
 import sys
@@ -24,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from rows import FEW, ONE_OF_EACH, ROWS, family, law, mostly_thorough
+from rows import FEW, ONE_OF_EACH, ROWS, mostly_thorough, row
 from scipy import stats
 
 import relaxjax
-from relaxjax.catalog import ESTIMATORS
+from relaxjax.catalog import ESTIMATORS, REQUIRED
 
 X64 = jax.config.jax_enable_x64
 # All rows as users compile them in float32, and a few on another JAX.
@@ -75,8 +76,6 @@ PARAMETER = {
     "counts/generalized_gumbel_softmax": "log_probs",
     "counts/poisson": "log_rate",
 }
-# What the table sets that the function asks for.
-FILLED = {"k", "truncation", "correlation_tril", "values", "linear", "critic", "critic_params"}
 # Every joint sample of the law, by NumPy.
 STATES = {
     **dict.fromkeys(["bernoulli", "correlated"], lambda shape: oracles.bits(math.prod(shape))),
@@ -85,6 +84,10 @@ STATES = {
         list(itertools.product(oracles.k_hots(shape[-1], 2), repeat=math.prod(shape[:-1])))
     ),
 }
+
+
+def law(name):
+    return ESTIMATORS[name].law
 
 
 def states(name):
@@ -101,14 +104,12 @@ def params(name, dtype=DTYPE, table=LOGITS):
 
 
 def real(name):
-    """The row's real hyperparameters."""
-    return [
-        h for h, default in ESTIMATORS[name].hyperparameters.items() if isinstance(default, float)
-    ]
+    """The row's real hyperparameters that are one number."""
+    return [h for h, x in row(name).real.items() if x is not None and np.ndim(x) == 0]
 
 
 def defaults(name, dtype=DTYPE):
-    return {h: jnp.asarray(ESTIMATORS[name].hyperparameters[h], dtype) for h in real(name)}
+    return {h: jnp.asarray(row(name).real[h], dtype) for h in real(name)}
 
 
 def any_sign(h):
@@ -143,12 +144,12 @@ def sample_shape(name):
     """The shape of what f sees."""
     shapes = []
     f = lambda z: shapes.append(z.shape) or jnp.sum(z)
-    jax.eval_shape(lambda l: relaxjax.estimator(name)(KEY, f, l), params(name))
+    jax.eval_shape(lambda l: row(name)(KEY, f, l), params(name))
     return shapes[0]
 
 
 def value_and_grad(name, key, logits):
-    return jax.value_and_grad(lambda l: relaxjax.estimator(name)(key, f, l))(logits)
+    return jax.value_and_grad(lambda l: row(name)(key, f, l))(logits)
 
 
 def assert_close(actual, expected, tolerance=TOLERANCE):
@@ -182,7 +183,7 @@ def outcome(name, f, key, logits, hyperparameters, w):
     def loss(logits, hyperparameters, w):
         seen = []
         f_w = lambda z: seen.append(jax.lax.stop_gradient(z)) or f(z, w)
-        value = relaxjax.estimator(name, **hyperparameters)(key, f_w, logits)
+        value = row(name, **hyperparameters)(key, f_w, logits)
         return value, value if is_score(name) else seen[0]
 
     run = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
@@ -264,7 +265,7 @@ def draws(name, logits, batches):
 def transformed(name, *args):
     """(key, logits, w, keys, scales) -> the second derivative in logits at that key, and the
     value and gradients in logits and w of a scan over a vmap of checkpoints, f's w scaled."""
-    estimate = relaxjax.estimator(name)
+    estimate = row(name)
 
     def loss(logits, w, key, scale):
         return estimate(key, lambda z: f(z, scale * w), logits)
@@ -287,10 +288,10 @@ def transformed(name, *args):
 
 # All samplers, and of the laws that share a score function one.
 OF_ONE_LAW = {n.split("/")[-1] if is_score(n) else n: n for n in reversed(ROWS)}.values()
-# Of each law and kind one that takes few operations: each of them is compiled by itself.
-EAGER = ["bernoulli/zgr", "bernoulli/disarm", "categorical/zgr", "categorical/reinforce"]
-EAGER += ["correlated/concrete", "counts/poisson", "gates/hard_concrete", "simplex/logistic_normal"]
-EAGER += ["subsets/zgr", "subsets/reinforce", "top_k/straight_through"]
+# Of each law one that takes few operations: each of them is compiled by itself.
+EAGER = ["bernoulli/disarm", "categorical/zgr", "correlated/concrete", "counts/poisson"]
+EAGER += ["gates/hard_concrete", "simplex/logistic_normal", "subsets/reinforce"]
+EAGER += ["top_k/straight_through"]
 
 
 @pytest.mark.once
@@ -369,19 +370,21 @@ def test_gradients_of_what_f_closes_over(name):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("names", mostly_thorough([ONE_OF_EACH, ROWS], [ONE_OF_EACH]))
+@pytest.mark.thorough
+@pytest.mark.parametrize("names", [ROWS])
 def test_one_device_and_eight_draw_the_same_bits(names):
     """Rows in one process of eight devices, the leading axis of the params sharded: the same
     discrete draws to the bit; what is computed from them to the rounding of a compiler."""
     program = """
 import jax, jax.numpy as jnp, json, numpy as np, relaxjax, sys
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from rows import row as row_of
 mesh = Mesh(np.array(jax.devices()), "x")
 differ = []
 for name in sys.argv[1:]:
     if name.endswith("/exact"):
         continue  # too many states
-    row = relaxjax.catalog.ESTIMATORS[name]
+    row = row_of(name, classes=6)
     shape = (16,) if name.endswith("unordered_set") else (16, 6)
     logits = jax.random.normal(jax.random.key(1), shape)
     sharded = jax.device_put(logits, NamedSharding(mesh, PartitionSpec("x")))
@@ -389,7 +392,7 @@ for name in sys.argv[1:]:
     def loss(l):
         seen = []
         f = lambda z: jnp.sum(seen.append(jax.lax.stop_gradient(z)) or z**2)
-        value = relaxjax.estimator(name)(jax.random.key(0), f, l)
+        value = row(jax.random.key(0), f, l)
         # A score row's f is under a vmap, from which nothing may leak.
         return value, seen[0] if row.kind == "pathwise" else value
 
@@ -402,7 +405,7 @@ for name in sys.argv[1:]:
 print(json.dumps([len(jax.devices()), differ]))
 """
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    environment = {**os.environ, "XLA_FLAGS": flags}
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.path.dirname(__file__)}
     run = subprocess.run(
         [sys.executable, "-c", program, *names], env=environment, capture_output=True, text=True
     )
@@ -515,7 +518,7 @@ def test_the_value_is_that_of_the_discrete_law(name):
     """Oracle: the probability of each joint state, as the mean value of its indicator; f sees
     exactly 0.0 and 1.0."""
     x, logits = states(name), params(name)
-    estimate = relaxjax.estimator(name)
+    estimate = row(name)
 
     def values(key):
         is_state = lambda x: lambda z: jnp.all(z == x).astype(z.dtype)
@@ -539,8 +542,7 @@ def test_evaluations_are_counted_right(name):
     before = compiled(name).calls
     jax.block_until_ready(one(name))
     jax.effects_barrier()
-    row = ESTIMATORS[name]
-    assert compiled(name).calls - before == row.evaluations(params(name).shape, row.hyperparameters)
+    assert compiled(name).calls - before == row(name).evaluations(params(name).shape)
 
 
 # ----------------------------------------------------------------------------- memory and errors
@@ -553,7 +555,7 @@ def test_residuals_are_of_the_size_of_the_output(name):
     """What the backward pass keeps: at most the sample and the params, whatever num_noise."""
     logits = jnp.zeros((2000,) if name.endswith("unordered_set") else (100, 20), DTYPE)
     counts = {h: 50 for h in ESTIMATORS[name].hyperparameters if h in ("num_noise", "truncation")}
-    estimate = relaxjax.estimator(name, **counts)
+    estimate = row(name, classes=20, **counts)
     # f is linear and keeps nothing of its own.
     back = jax.eval_shape(lambda l: jax.vjp(lambda l: estimate(KEY, jnp.sum, l), l)[1], logits)
     kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(back))
@@ -566,7 +568,7 @@ def test_residuals_are_of_the_size_of_the_output(name):
 def test_wrong_arguments_say_so(name):
     """TypeError for a wrong type, ValueError for a wrong value or shape; all at trace time."""
     l, parameter = params(name), PARAMETER.get(name, "logits")
-    estimate = relaxjax.estimator(name)
+    estimate = row(name)
     cases = [
         (lambda: estimate(KEY, f, jnp.ones(l.shape, int)), TypeError, f"{parameter}: got int"),
         (lambda: estimate(KEY, lambda z: z, l), ValueError, "f: got a value float"),
@@ -582,7 +584,7 @@ def test_wrong_arguments_say_so(name):
         values = [] if any_sign(h) and is_score(name) else [-1.0, np.float32(-0.5)]
         bad = [(x, ValueError) for x in (*values, float("nan"), np.full(7, 0.5))]
         for x, kind in [*bad, ("warm", TypeError)] if h != "critic_params" else []:
-            call = lambda h=h, x=x: relaxjax.estimator(name, **{h: x})(KEY, f, l)
+            call = lambda h=h, x=x: row(name, **{h: x})(KEY, f, l)
             cases.append((call, kind, f"^{h}: got"))
     for call, kind, words in cases:
         with pytest.raises(kind, match=words) as caught:
@@ -593,20 +595,23 @@ def test_wrong_arguments_say_so(name):
 @pytest.mark.once
 @pytest.mark.parametrize("name", ROWS)
 def test_the_row_agrees_with_its_function(name):
-    """Its defaults are the function's, and it is documented."""
-    function = name.split("/")[1]
+    """Its defaults are the function's, it is documented, and calls nothing else."""
+    method = name.split("/")[1]
     home = getattr(relaxjax, law(name))
     if is_score(name):
-        home = next(m for m in (relaxjax.score, relaxjax.control_variates) if hasattr(m, function))
-    function = getattr(home, function)
+        home = next(m for m in (relaxjax.score, relaxjax.control_variates) if hasattr(m, method))
+    plain, function = ESTIMATORS[name], getattr(home, method)
+    assert plain.function is function and plain.__doc__ == function.__doc__
     given = {p.name: p.default for p in inspect.signature(function).parameters.values()}
     given = {k: v for k, v in given.items() if v is not inspect.Parameter.empty and k != "shape"}
-    row = ESTIMATORS[name]
-    assert {h: v for h, v in row.hyperparameters.items() if h not in FILLED - set(given)} == given
-    assert row.kind in ("pathwise", "score") and row.reference
-    assert row.unbiased == is_score(name)
-    if family(name) is not None and law(name) != "correlated":
-        assert family(name).name.startswith(law(name))
+    if "family" in given:
+        assert given.pop("family") is plain.family
+    optional = {h: v for h, v in plain.hyperparameters.items() if v is not REQUIRED}
+    assert {h: v for h, v in optional.items() if h in given} == given
+    assert all(v is None for h, v in optional.items() if h not in given)  # filled in
+    assert plain.kind in ("pathwise", "score") and plain.reference
+    assert (plain.bias == "none" and plain.target == "discrete") == is_score(name)
+    assert plain.discrete_forward == (plain.target == "discrete")
     sections = ["Gradient", "Bias", *["Distribution"] * (not is_score(name))]
     for section in [*sections, *["Source"] * (not name.endswith("/exact"))]:
         assert re.search(f"^ *{section}:", function.__doc__, re.M), section
@@ -614,11 +619,46 @@ def test_the_row_agrees_with_its_function(name):
     program = lambda estimate: re.sub(
         "0x[0-9a-f]+", "", str(jax.make_jaxpr(lambda l: estimate(KEY, f, l))(params(name)))
     )
-    row_as_it_stands = functools.partial(row.estimate, **row.hyperparameters)
-    assert program(relaxjax.estimator(name)) == program(row_as_it_stands)
-    if not is_score(name) and None not in row.hyperparameters.values():
-        sampler = functools.partial(function, **row.hyperparameters)
-        assert program(relaxjax.estimator(name)) == program(lambda key, f, l: f(sampler(key, l)))
+    if not is_score(name) and "correlation_tril" not in optional:
+        sampler = functools.partial(function, **row(name).hyperparameters)
+        assert program(row(name)) == program(lambda key, f, l: f(sampler(key, l)))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_is_an_object(name):
+    """It pickles, is equal to its like, hashes by numbers, shows how to make it, is a pytree of its
+    real hyperparameters, and asks for what has no default."""
+    plain, own = ESTIMATORS[name], row(name)
+    for estimate in (plain, own):
+        again = pickle.loads(pickle.dumps(estimate))
+        assert again == estimate and again.__doc__ == estimate.__doc__
+        leaves, tree = jax.tree.flatten(estimate)
+        assert jax.tree.unflatten(tree, leaves) == estimate
+    if "values" not in own.real:
+        assert hash(own) == hash(row(name))
+    required = [h for h, x in plain.hyperparameters.items() if x is REQUIRED]
+    assert repr(plain).startswith(f"estimator({name!r}")
+    for h in required:
+        rest = {k: v for k, v in own.hyperparameters.items() if k != h}
+        with pytest.raises(TypeError, match=f"^{h}: got nothing for {name}, need it set"):
+            plain.replace(**rest)(KEY, f, params(name))
+    for h in real(name):
+        twice = own.replace(**{h: 2 * own.real[h] + 0.1})
+        assert twice != own and jax.tree.map(lambda x: x, twice) == twice
+
+
+@pytest.mark.once
+def test_a_sweep_over_an_estimator():
+    """As an argument of jit, vmap and grad, beside its hyperparameters one by one."""
+    l, t = params("categorical/gumbel_softmax"), jnp.asarray([0.3, 0.9, 2.0])
+    sweep = relaxjax.estimator("categorical/gumbel_softmax", temperature=t)
+    call = jax.jit(lambda estimate: estimate(KEY, f, l))
+    one = lambda t: call(relaxjax.estimator("categorical/gumbel_softmax", temperature=t))
+    assert_close(jax.vmap(call)(sweep), jnp.stack([one(x) for x in t]))
+    slope = jax.grad(call)(relaxjax.estimator("categorical/gumbel_softmax", temperature=0.9))
+    assert_close(slope.real["temperature"], jax.grad(one)(0.9))
+    assert list(inspect.signature(sweep).parameters) == ["key", "f", "params"]
 
 
 LAYERS = [  # each imports from those above it alone

@@ -399,7 +399,7 @@ def test_the_page_of_a_distribution_of_your_own():
         log_p = jax.vmap(family.log_prob, (0, None))(support, log_rate)
         others = jax.vmap(family.neighbors, (0, None))(support, log_rate)
         gradients = [
-            jax.grad(lambda l: score.exact(f, l, family=family))(one),
+            jax.grad(lambda l: score.exact(KEY, f, l, family=family))(one),
             jax.grad(lambda l: score.indecater(KEY, f, l, family=family))(one),
         ]
         return support, log_p, others, family.mean(log_rate), gradients, jax.vmap(draw)(keys)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from relaxjax import _noise, _numerics, _special
+from relaxjax import _noise, _numerics, _special, bernoulli, categorical, subsets
 
 pytestmark = pytest.mark.optimized
 
@@ -44,7 +44,7 @@ def test_normal_is_the_quantile_of_its_word(monkeypatch):
     words = np.concatenate(
         [[0, 1, 2, 3, WORDS - 2, WORDS - 1, 2**31, 2**31 + 1], rng.integers(0, WORDS, 100_000)]
     ).astype(np.uint32)
-    monkeypatch.setattr(_noise, "_words", lambda key, shape, dtype: (jnp.asarray(words), 32))
+    monkeypatch.setattr(_noise, "words", lambda key, shape, dtype: (jnp.asarray(words), 32))
     x = np.asarray(_noise.normal(KEY, words.shape, jnp.float32), float)
     h = ((words >> 1).astype(float) + 0.5) / WORDS
     expected = np.where(words & 1, 1, -1) * -special.ndtri(h)
@@ -80,3 +80,54 @@ def test_sigmoid_slope(dtype):
         got = jax.jit(jax.vmap(f))(jnp.asarray(x, dtype))
         # The last one changes sign, where its two terms cancel.
         np.testing.assert_allclose(got, y, rtol=rtol, atol=rtol / 10)
+
+
+def among(l, place):
+    """Three logits, 0 but for l at that place."""
+    return jnp.stack([l if i == place else 0 * l for i in range(3)], axis=-1)
+
+
+RARE = {  # of a draw from l where something is rare, whether it is there; and its probability
+    "bit": (lambda l: bernoulli.sample(None, l) == 1, special.expit),
+    "other bit": (lambda l: bernoulli.zgr(None, -l) == 0, special.expit),
+    "smooth bit": (
+        lambda l: bernoulli.stochastic_times_smooth(None, 2 * l) > 0,
+        lambda l: np.sqrt(special.expit(2 * l)),
+    ),
+    "smooth 0": (
+        lambda l: bernoulli.stochastic_times_smooth(None, -l) == 0,
+        lambda l: special.expit(l) / (1 + np.sqrt(special.expit(-l))),
+    ),
+    **{
+        f"class {i}": (
+            lambda l, i=i: categorical.sample(None, among(l, i))[..., i] == 1,
+            lambda l: np.exp(l) / (2 + np.exp(l)),
+        )
+        for i in range(3)
+    },
+    "item": (
+        lambda l: subsets.sample(None, among(l, 2), 1)[..., 2] == 1,
+        lambda l: np.exp(l) / (2 + np.exp(l)),
+    ),
+    "no item": (
+        lambda l: subsets.sample(None, among(-l, 2), 1)[..., 2] == 0,
+        lambda l: 2 * np.exp(l) / (1 + 2 * np.exp(l)),
+    ),
+}
+
+
+@pytest.mark.parametrize("share", [5.4, 2.0**12 + 0.5, 0.9, 2e-8])
+@pytest.mark.parametrize("name", RARE)
+def test_what_is_rare_has_its_share_of_all_words(name, share, monkeypatch):
+    """To one word of 2^32, and none where it has less: at logit -40, for one. A float32 uniform is
+    0, below every probability, at 512 words."""
+    there, law = RARE[name]
+    near = np.arange(-(2**13), 2**13)
+    words = np.concatenate([near[near >= 0], near + 2**31, near[near < 0] + 2**32])
+    shaped = lambda shape: words.astype(np.uint32).reshape(-1, *(1,) * (len(shape) - 1))
+    of = lambda key, shape, dtype: (jnp.broadcast_to(shaped(shape), shape), 32)
+    monkeypatch.setattr(_noise, "words", of)
+    l = np.log(share / WORDS)
+    count = int(jnp.sum(there(jnp.full(len(words), l, jnp.float32))))
+    expected = law(np.float64(np.float32(l))) * WORDS
+    assert abs(count - expected) < 1 + 1e-6 * expected and (count == 0) == (expected < 1)

@@ -149,10 +149,27 @@ CASES = {
 
 def test_vimco_at_a_fixed_draw():
     log_w = lambda x: -0.3 * B.f(x)
-    vimco = lambda l: score._vimco(B.samples, log_w, l, bernoulli.family)
+    vimco = lambda l: -score._vimco(B.samples, log_w, l, bernoulli.family)
     value, gradient = jax.jit(jax.value_and_grad(vimco))(B.logits)
     close(value, -0.43280736, rtol=2e-8)
     close(gradient, (0.11288883, -0.10561028, 0.00798924), rtol=1e-6)
+
+
+def test_vimco_where_one_weight_is_zero():
+    """Oracle: its equations in NumPy; one of five log-weights is -inf, and so is the mean of any
+    four with it."""
+    x, l = np.array([[0, 1], [1, 1], [0, 0], [0, 1], [0, 0.0]]), np.array([0.3, -0.2])
+    log_w = lambda x: jnp.where(x[0] == 1, -jnp.inf, -0.7 * x[1])
+    F = np.where(x[:, 0] == 1, -np.inf, -0.7 * x[:, 1])
+    signal = np.empty(5)
+    for k in range(5):
+        others = np.delete(F, k)
+        without = np.exp(np.append(others, others.mean()))
+        signal[k] = np.log(np.mean(np.exp(F))) - np.log(np.mean(without))
+    vimco = lambda l: -score._vimco(x, log_w, l, bernoulli.family)
+    value, gradient = jax.jit(jax.value_and_grad(vimco))(l)
+    close(value, np.log(np.mean(np.exp(F))), rtol=1e-14)
+    close(gradient, signal @ (x - expit(l)), rtol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +193,7 @@ EVERY_CASE = {
         of_samples(score._vimco, B.samples),
         B.samples,
         None,
-        value=lambda F: jax.nn.logsumexp(F) - np.log(3),
+        value=lambda F: np.log(3) - jax.nn.logsumexp(F),
     ),
     "baseline": Case(
         "bernoulli",
@@ -330,7 +347,7 @@ def test_vimco_is_unbiased_for_its_bound(count, value, gradient):
         draws = np.array(list(itertools.product(F, repeat=count)))
         return weights @ (logsumexp(draws, axis=-1) - np.log(count))
 
-    core = lambda l, x: score._vimco(x, log_w, l, bernoulli.family)
+    core = lambda l, x: -score._vimco(x, log_w, l, bernoulli.family)
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(core), (None, 0)))(B.logits, x)
     weights = all_draws(B.states, B.logits, count)[1]
     close(bound(B.logits), value, rtol=2e-8)
@@ -490,12 +507,12 @@ def test_exact(law_name):
     problem, family = PROBLEMS[law_name], FAMILIES[law_name]
     w = np.float64(0.7)
     f = lambda w: lambda x: jnp.sin(w * problem.f(x)) + w
-    exact = jax.jit(lambda w, l: score.exact(f(w), l, family=family))
+    exact = jax.jit(lambda w, l: score.exact(KEY, f(w), l, family=family))
     value = lambda w, l: (
         law(problem.states, l) @ np.array([np.sin(w * problem.f(x)) + w for x in problem.states])
     )
     value_and_gradient = jax.jit(
-        jax.value_and_grad(lambda l: score.exact(problem.f, l, family=family))
+        jax.value_and_grad(lambda l: score.exact(KEY, problem.f, l, family=family))
     )(problem.logits)
     close(value_and_gradient[0], problem.value, rtol=1e-8)
     close(value_and_gradient[1], problem.gradient, rtol=1e-7, atol=5e-9)
@@ -518,7 +535,7 @@ def test_exact_with_masks(law_name):
     masked[..., 1] = True
     l = np.where(masked, -np.inf, problem.logits)
     f = lambda x: jnp.where(jnp.any(masked & (x > 0)), jnp.inf, problem.f(x))
-    exact = lambda l: score.exact(f, l, family=family)
+    exact = lambda l: score.exact(KEY, f, l, family=family)
     value, gradient = jax.jit(jax.value_and_grad(exact))(l)
     F = np.array([0 if np.any(masked & (x > 0)) else problem.f(x) for x in problem.states])
     expected = expectation(problem.states, l, F)
@@ -539,13 +556,13 @@ def test_exact_does_not_ask_for_a_name():
     value = lambda l: law(B.states, np.asarray(l) / 2) @ np.array([B.f(x) for x in B.states])
     named = Family("bernoulli", HALVED.sample, HALVED.log_prob, support=HALVED.support)
     for family in (named, dataclasses.replace(named, name="mine"), HALVED):
-        exact = lambda l, family=family: score.exact(B.f, l, family=family)
+        exact = lambda l, family=family: score.exact(KEY, B.f, l, family=family)
         gradient = jax.jit(jax.grad(exact))
         close(jax.jit(exact)(l), value(l), rtol=1e-13)
         close(gradient(l), B.gradient / 2, rtol=0, atol=5e-9)
         for i, row in enumerate(jax.jit(jax.hessian(exact))(l)):
             close(row, central(lambda l, i=i, g=gradient: g(l)[i], l), rtol=1e-6, atol=1e-8)
-    check_tree(lambda params, family: score.exact(B.f, params, family=family))
+    check_tree(lambda params, family: score.exact(KEY, B.f, params, family=family))
 
 
 def test_exact_checks_the_support():
@@ -561,12 +578,12 @@ def test_exact_checks_the_support():
         family = dataclasses.replace(HALVED, support=support, event_ndim=event_ndim)
         words = f"whose support has shape {list(support(B.logits).shape)}"
         with pytest.raises(ValueError, match=f"family: got halved, {re.escape(words)}"):
-            score.exact(B.f, B.logits, family=family)
+            score.exact(KEY, B.f, B.logits, family=family)
     backward = dataclasses.replace(HALVED, support=lambda l: jnp.roll(HALVED.support(l), 1, axis=0))
-    close(score.exact(B.f, 2 * B.logits, family=backward), B.value, rtol=1e-8)
+    close(score.exact(KEY, B.f, 2 * B.logits, family=backward), B.value, rtol=1e-8)
     # The joint of all bits as one variable of three entries is the same law.
     joint = dataclasses.replace(HALVED, event_ndim=1)
-    close(score.exact(B.f, 2 * B.logits, family=joint), B.value, rtol=1e-8)
+    close(score.exact(KEY, B.f, 2 * B.logits, family=joint), B.value, rtol=1e-8)
 
 
 HALVED_CORES = {  # core, samples, the fields that the public function needs
@@ -587,7 +604,9 @@ def test_a_law_of_the_users(name):
 
 
 def test_exact_and_vimco_need_one_field_or_none():
-    check_fields("exact", ["support"], lambda family: score.exact(B.f, B.logits, family=family))
+    check_fields(
+        "exact", ["support"], lambda family: score.exact(KEY, B.f, B.logits, family=family)
+    )
     check_fields("vimco", [], lambda family: score.vimco(KEY, B.f, B.logits, family=family))
 
 
@@ -616,7 +635,7 @@ PUBLIC = {
     "disarm": ("bernoulli", functools.partial(score.disarm, num_samples=4)),
     "arms": ("bernoulli", functools.partial(score.arms, num_samples=3)),
     "unordered_set": ("one categorical", score.unordered_set),
-    "exact": ("categorical", lambda key, f, l: score.exact(f, l, family=categorical.family)),
+    "exact": ("categorical", lambda key, f, l: score.exact(key, f, l, family=categorical.family)),
 }
 LOGITS = {**{name: problem.logits for name, problem in PROBLEMS.items()}, "one categorical": U}
 
@@ -697,7 +716,7 @@ def test_distributions_of_other_packages(package):
         family = families.from_distribution(build, support=support)
         f = lambda index: jnp.asarray(U_F)[index]
         value, gradient = expectation(np.eye(4), U, U_F)
-        exact = jax.jit(jax.value_and_grad(lambda l: score.exact(f, l, family=family)))(U)
+        exact = jax.jit(jax.value_and_grad(lambda l: score.exact(KEY, f, l, family=family)))(U)
         close(exact[0], value, rtol=1e-6)
         close(exact[1], gradient, rtol=1e-5, atol=1e-7)
         estimate = lambda l, key: score.rloo(key, f, l, family=family, num_samples=4)
@@ -743,14 +762,14 @@ def test_errors_name_the_argument():
         (functools.partial(score.unordered_set, num_samples=11), "num_samples: got 11.*need"),
         (of(score.double_cv, bare), "family: got bare.*need"),
         (of(score.indecater, subsets.family(2)), "family: got subsets.*need.*neighbors"),
-        (lambda key, f, l: score.exact(f, l, family=bare), "family: got bare.*need"),
+        (lambda key, f, l: score.exact(key, f, l, family=bare), "family: got bare.*need"),
     ]
     for call, words in cases:
         kind = TypeError if "2.5" in words else ValueError
         with pytest.raises(kind, match=words):
             traced(call, jnp.sum, np.zeros(4))
     with pytest.raises(ValueError, match="params: got 21 variables.*need at most"):
-        score.exact(jnp.sum, np.zeros(21), family=bernoulli.family)
+        score.exact(KEY, jnp.sum, np.zeros(21), family=bernoulli.family)
     with pytest.raises(ValueError, match="logits: got .*need"):
         score.unordered_set(KEY, jnp.sum, np.zeros((2, 4)))
     for name in PUBLIC:

@@ -85,7 +85,9 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("bernoulli", "top_k") else thorough(name) for name in LAWS]
+)
 def test_scores_of_finite_laws(name):
     """Oracle: every state by itertools, in NumPy's float64, from the weights alone."""
     text, variables = LAWS[name]
@@ -295,7 +297,7 @@ def test_log_forms(names):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
 
 
-@pytest.mark.parametrize("name", [*TRAINED, *map(thorough, UNTRAINED)])
+@pytest.mark.parametrize("name", [*TRAINED[:4], *map(thorough, (*TRAINED[4:], *UNTRAINED))])
 def test_every_row_trains(name):
     """A few hundred steps of plain descent on one batch take off what the pixels' means give."""
     loss, params = of_batch(*tiny(name))

@@ -14,8 +14,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 import discrete_vae
-from relaxjax.catalog import ESTIMATORS
+from relaxjax.catalog import ESTIMATORS, REQUIRED
 from vae import latent, runtime, train
+from vae import options as options_of_program
 from vae.model import Method
 
 COMPILED = tempfile.TemporaryDirectory(prefix="relaxjax-")
@@ -96,8 +97,12 @@ def digits():
 def task(estimator, shape=None, *, static=None, **options):
     """A small training by a row of the catalog with its defaults, or some static ones set."""
     law = latent.parse(shape or latent.default(estimator), latent.law_of(estimator))
-    row = dict(ESTIMATORS[estimator].hyperparameters)
-    reals = {name: x for name, x in row.items() if isinstance(x, float)}
+    needed = {"k": law.k, **options_of_program.needed(law)}
+    row = {
+        name: needed.get(name, x) if x is REQUIRED else x
+        for name, x in ESTIMATORS[estimator].hyperparameters.items()
+    }
+    reals = {name: row[name] for name in options_of_program.numbers(estimator)}
     static = {name: x for name, x in row.items() if name not in reals} | (static or {})
     mesh = runtime.mesh()
     rows = [runtime.shard(mesh, lambda i, j, x=x: x[i:j], len(x)) for x in digits()]

@@ -26,6 +26,7 @@ from relaxjax import (
     subsets,
     top_k,
 )
+from relaxjax.catalog import ESTIMATORS
 from vae.errors import UsageError
 
 SYNTAX = re.compile(r"([1-9]\d{0,5})(?:choose([1-9]\d{0,5}))?(?:x([1-9]\d{0,5}))?")
@@ -125,8 +126,8 @@ def build(latent, hyperparameters):
 
 def law_of(estimator):
     """The distribution that a row of the catalog estimates for, a key of LAWS."""
-    module = estimator.split("/")[0]
-    return module if module in LAWS else estimator
+    law = ESTIMATORS[estimator].law
+    return law if law in LAWS else estimator
 
 
 def default(estimator):

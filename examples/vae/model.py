@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from relaxjax import control_variates, score
-from relaxjax.catalog import ESTIMATORS
+import relaxjax
+from relaxjax import score
+from relaxjax.catalog import ESTIMATORS, REQUIRED
 from vae import latent as latents
 from vae.latent import Latent
 
@@ -84,6 +85,11 @@ class Method(NamedTuple):
     static: Mapping[str, Any]
     num_samples: int = 1
 
+    def row(self):
+        """The estimator, with what is static of it."""
+        static = {k: x for k, x in self.static.items() if k != "factors"}
+        return relaxjax.estimator(self.estimator, **static)
+
     def networks(self, pixels, hidden, key):
         """The VAE, and the control variate that learns or None."""
         vae_key, key = jax.random.split(key)
@@ -107,29 +113,25 @@ class Method(NamedTuple):
         if self.estimator is None:
             log_weight = lambda z: log_weights(law, f(z), logits, z)
             options = {"family": law.family, "num_samples": self.num_samples}
-            return -score.vimco(key, log_weight, logits, **options)
+            return score.vimco(key, log_weight, logits, **options)
         hyperparameters = {**self.static, **reals}
         if learns_critic(self.estimator):
             graph, params = nnx.split(control)
             hyperparameters["critic"] = lambda params, z: nnx.merge(graph, params)(x, z)
             hyperparameters["critic_params"] = params
-            reconstruction = control_variates.relax(
-                key, f, logits, family=law.family, **hyperparameters
-            )
-            return reconstruction + law.divergence(logits)
         if learns_quadratic(self.estimator):
             # The coefficients may depend on the probabilities, and not on what is learned of them.
             hyperparameters |= control(x, law.family.mean(jax.lax.stop_gradient(logits)))
-        estimate = ESTIMATORS[self.estimator].estimate
-        return estimate(key, f, logits, **hyperparameters) + law.divergence(logits)
+        estimate = self.row().replace(**hyperparameters)
+        return estimate(key, f, logits) + law.divergence(logits)
 
 
 def learns_quadratic(estimator):
-    return estimator is not None and "linear" in ESTIMATORS[estimator].hyperparameters
+    return estimator is not None and "linear" in ESTIMATORS[estimator].real
 
 
 def learns_critic(estimator):
-    return estimator is not None and estimator.endswith("/relax")
+    return estimator is not None and ESTIMATORS[estimator].static.get("critic") is REQUIRED
 
 
 def reconstruction_loss(pixel_logits, x):

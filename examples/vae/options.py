@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import relaxjax
-from relaxjax.catalog import ESTIMATORS
+from relaxjax.catalog import ESTIMATORS, REQUIRED
 from vae import latent as latents
 from vae.checkpoint import write_text
 from vae.data import BINARIZATIONS, IMAGE_SETS
@@ -270,7 +270,8 @@ def resolve(args):
         name = name or DEFAULT_ESTIMATOR[latent.law]
         with usage("--set"):
             relaxjax.estimator(name, **settings)
-        row = dict(ESTIMATORS[name].hyperparameters)
+        row = ESTIMATORS[name].hyperparameters
+        row |= {key: x for key, x in needed(latent).items() if row.get(key) is REQUIRED}
         # What a network makes is not set.
         for key in {"critic", "critic_params"} & set(row) if learns_critic(name) else ():
             row.pop(key)
@@ -280,7 +281,7 @@ def resolve(args):
         if settings.get("k", latent.k) != latent.k:
             raise UsageError(f"--set k: got {settings['k']}, need {latent.k}, as --latent says")
         settings["k"] = latent.k
-    real = [key for key, value in row.items() if isinstance(value, float)]
+    real = numbers(name) if name else []
     static = {key: settings.get(key, row[key]) for key in row if key not in real}
     reals = {key: settings.get(key, row[key]) for key in real}
     method = Method(latent, name, static, args.iwae or 1)
@@ -306,6 +307,17 @@ def resolve(args):
     for values in ends or [{}]:
         _try(method, {**reals, **values})
     return method, reals, schedules
+
+
+def numbers(estimator):
+    """The hyperparameters that are one number, which is real: to be set, scheduled and swept."""
+    row = ESTIMATORS[estimator].real
+    return [key for key, x in row.items() if np.shape(x) == () and x not in (None, REQUIRED)]
+
+
+def needed(latent):
+    """What the program decides of hyperparameters without a default."""
+    return {"truncation": 20, "values": tuple(map(float, range(latent.shape[-1])))}
 
 
 def schedule(kind, start, end, steps):
@@ -369,7 +381,7 @@ def compared(args):
     for name in ("estimator", "iwae", "sweep", "schedule"):
         if getattr(args, name):
             raise UsageError(f"--compare: got {_flag(name)} beside it, need none")
-    rows = [name for name in ESTIMATORS if args.compare in ("all", name.split("/")[0])]
+    rows = [name for name, row in ESTIMATORS.items() if args.compare in ("all", row.law)]
     if rows:
         rows = [name for name in rows if not args.latent or _takes(name, args.latent)]
         if not rows:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from relaxjax.catalog import ESTIMATORS
 from vae import data, plots, train
 
 NUM_DRAWS = 100
@@ -25,9 +24,7 @@ def metrics(args, task, state):
     """The settings and each score: its mean over seeds, and a list of members where there are."""
     method, scores = task.method, train.scores(task, state, NUM_DRAWS)
     settings = hyperparameters(method, task.reals)
-    evaluations = args.iwae or ESTIMATORS[method.estimator].evaluations(
-        method.latent.shape, settings
-    )
+    evaluations = args.iwae or method.row().evaluations(method.latent.shape)
     schedules = dict(text.split("=") for text in args.schedule)
     result = {
         "estimator": method.estimator or "vimco",

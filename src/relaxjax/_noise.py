@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def _words(key, shape, dtype):
+def words(key, shape, dtype):
     """Draw one random word per entry, as wide as dtype, and return its number of bits beside it."""
     bits = jnp.finfo(dtype).bits
     return jax.random.bits(key, shape, f"uint{bits}"), bits
@@ -19,9 +19,9 @@ def _words(key, shape, dtype):
 
 def exponential(key, shape, dtype):
     """Draw standard exponential noise, one word per entry: never 0, and finest near 0."""
-    words, bits = _words(key, shape, dtype)
+    word, bits = words(key, shape, dtype)
     # Both u and v = 1 - u are exact to rounding, so that neither tail is a difference.
-    u, v = ((w.astype(dtype) + 0.5) * 2.0**-bits for w in (~words, words))
+    u, v = ((w.astype(dtype) + 0.5) * 2.0**-bits for w in (~word, word))
     # This is -log1p(-v), by its series where log u would cancel; log1p itself costs twice as much.
     terms = {32: 5, 64: 11}[bits]
     series = v * functools.reduce(lambda acc, k: acc * v + 1 / k, range(terms, 0, -1), 0.0)
@@ -35,8 +35,8 @@ def gumbel(key, shape, dtype):
 
 def _signs_and_tails(key, shape, dtype):
     """Draw a fair bit and a uniform h in (0, 1/2] from one word, so that both tails are fine."""
-    words, bits = _words(key, shape, dtype)
-    return words & 1 == 1, ((words >> 1).astype(dtype) + 0.5) * 2.0**-bits
+    word, bits = words(key, shape, dtype)
+    return word & 1 == 1, ((word >> 1).astype(dtype) + 0.5) * 2.0**-bits
 
 
 def logistic(key, shape, dtype):
@@ -75,17 +75,33 @@ def normal(key, shape, dtype):
     """
     if jnp.finfo(dtype).bits != 32:
         return jax.random.normal(key, shape, dtype)
-    words, bits = _words(key, shape, dtype)
+    word, bits = words(key, shape, dtype)
     # One bit is the sign, and the others make a uniform h in (0, 1/2], and x = 1 - 2 h without
     # cancellation.
-    h = ((words >> 1).astype(dtype) + 0.5) * 2.0**-bits
-    x = ((~words >> 1).astype(dtype) + 0.5) * 2.0 ** (1 - bits)
+    h = ((word >> 1).astype(dtype) + 0.5) * 2.0**-bits
+    x = ((~word >> 1).astype(dtype) + 0.5) * 2.0 ** (1 - bits)
     w = -jnp.log(4 * h * (1 - h))
     ratio = [functools.reduce(lambda acc, c: acc * w + c, coefficients) for coefficients in _NORMAL]
     # The division keeps XLA's CPU code from computing this again for every use, and the sign at the
     # end keeps it from a slow fusion.
     magnitude = x * ratio[0] / ratio[1]
-    return jnp.where(words & 1 == 1, magnitude, -magnitude)
+    return jnp.where(word & 1 == 1, magnitude, -magnitude)
+
+
+def share(p, bits):
+    """Count the words of so many bits that make up the share p of all of them, where p is below 1.
+
+    A draw that counts words is right to 2^-bits, and what is rarer than that never happens; a float
+    uniform has steps of 2^-23 and is 0 as often, however rare that should be. Rounded down, so that
+    shares never add up to more words than there are.
+    """
+    return (p * 2.0**bits).astype(f"uint{bits}")
+
+
+def rarely(key, q):
+    """Draw booleans that are True with probability q in [0, 1/2]."""
+    word, bits = words(key, q.shape, q.dtype)
+    return word < share(q, bits)
 
 
 def noise_key(key):

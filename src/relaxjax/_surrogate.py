@@ -199,7 +199,7 @@ def support_and_log_probs(family, params):
     """Every joint sample, and the log-probability of each.
 
     For independent variables it adds up entries of one table, the log-probability of every value of
-    every variable, which is several times as fast as log_prob of every joint sample.
+    every variable, by one product for all joint samples: several times as fast as log_prob of each.
     """
     fixed = jax.lax.stop_gradient(params)
     x = family.support(fixed)
@@ -214,12 +214,16 @@ def support_and_log_probs(family, params):
         return x, of_each(x, params)
     points = over_variables(family, family.support, x[0].shape)(fixed)
     table = over_variables(family, of_each, x[0].shape)(points, params)
-    rows = list(table.reshape(-1, table.shape[-1]))
-    while len(rows) > 1:  # neighbors together, so that most sums are short
-        pairs = zip(rows[::2], rows[1::2], strict=False)
-        joined = [(one[:, None] + other[None]).ravel() for one, other in pairs]
-        rows = joined + rows[2 * len(joined) :]
-    return x, rows[0]
+    if table.size == len(x):  # of one variable
+        return x, table.ravel()
+    values = table.shape[-1]
+    index = joint_index(values, (table.size // values,))
+    chosen = jnp.asarray(np.eye(values, dtype=bool)[index].reshape(len(x), -1)).astype(table.dtype)
+    of_all = lambda y: jnp.tensordot(chosen, y.ravel(), 1, precision="highest")
+    never = table == -jnp.inf  # and not -inf in a product with 0
+    return x, jnp.where(
+        of_all(never.astype(table.dtype)) > 0, -jnp.inf, of_all(jnp.where(never, 0, table))
+    )
 
 
 def _is_product(family, params):

@@ -4,8 +4,7 @@
 >>> estimate = relaxjax.estimator("bernoulli/rloo")
 >>> f = lambda x: (jnp.sum(x) - 0.4) ** 2
 >>> audit = relaxjax.audit.measure(
-...     estimate, f, jnp.zeros(3), family=relaxjax.bernoulli.family, key=jax.random.key(0),
-...     num_draws=1_000,
+...     jax.random.key(0), estimate, f, jnp.zeros(3), family=estimate.family, num_draws=1_000
 ... )
 >>> audit.evaluations, bool(jnp.all(jnp.abs(audit.z) < 5.5))
 (2, True)
@@ -88,29 +87,32 @@ class Audit(NamedTuple):
 
 
 def measure(
+    key,
     estimator,
     f,
     params,
     *,
     family: Family,
-    key,
     num_draws,
     reference="exact",
+    progress=None,
 ):
     """Measure the bias, standard deviation and cost of an estimator of the gradient of E[f(x)].
 
     Args:
+      key: PRNG key of the draws.
       estimator: (key, f, params) -> scalar, such as `relaxjax.estimator(...)` returns, or one of
         your own; its gradient in params is audited, pathwise or score, unbiased or not.
       f: function of one whole sample to a float scalar.
       params: parameters of the family, any pytree of floats.
       family: the discrete `Family` under which E[f] is taken, whatever the estimator draws; with
         support for an exact reference.
-      key: PRNG key of the draws.
       num_draws: static integer >= 2; the draws run in chunks of at most 1,000, all from
-        jax.random.split(key, num_draws), with a progress bar where tqdm is installed.
+        jax.random.split(key, num_draws).
       reference: "exact" enumerates the family's support, up to 2^20 states; "monte_carlo" averages
         RLOO of two samples over num_draws fresh keys, for which sample and log_prob are enough.
+      progress: function of the chunks, an iterable, to an iterable over the same, such as
+        tqdm.tqdm; None shows a bar on a terminal where tqdm is installed and the draws take long.
 
     Returns:
       An `Audit`. Sums over draws are in float64; one draw is as exact as the dtype of params.
@@ -125,15 +127,16 @@ def measure(
     if reference not in ("exact", "monte_carlo"):
         raise ValueError(f"reference: got {reference!r}, need 'exact' or 'monte_carlo'")
     evaluations = _count_evaluations(estimator, f, params, key)
-    value, gradient, variance = _moments(estimator, f, params, key, num_draws, "draws")
+    moments = functools.partial(_moments, f, params, num_draws, progress or _progress)
+    value, gradient, variance = moments(estimator, key)
     squared_error = jax.tree.map(lambda v: v / num_draws, variance)
     if reference == "exact":
-        exact = jax.jit(jax.grad(lambda params: score.exact(f, params, family=family)))(params)
+        exact = jax.jit(jax.grad(lambda params: score.exact(key, f, params, family=family)))(params)
         target = jax.tree.map(lambda x: np.asarray(x, np.float64), exact)
     else:
         unbiased = functools.partial(score.rloo, family=family)
         fresh = _noise.noise_key(key)
-        _, target, spread = _moments(unbiased, f, params, fresh, num_draws, "reference")
+        _, target, spread = moments(unbiased, fresh)
         squared_error = jax.tree.map(lambda a, b: a + b / num_draws, squared_error, spread)
     total_variance = sum(float(np.sum(v)) for v in jax.tree.leaves(variance))
     norm = np.sqrt(sum(float(np.sum(g**2)) for g in jax.tree.leaves(gradient)))
@@ -150,7 +153,7 @@ def measure(
     )
 
 
-def _moments(estimator, f, params, key, num_draws, description):
+def _moments(f, params, num_draws, progress, estimator, key):
     """The mean value, and the mean and variance of the gradient, over num_draws keys."""
     leaves, tree = jax.tree.flatten(params)
     size = max(1, sum(leaf.size for leaf in leaves))
@@ -160,7 +163,7 @@ def _moments(estimator, f, params, key, num_draws, description):
     run = jax.jit(jax.vmap(one, (None, 0)))
     keys = jax.random.split(key, num_draws)
     total, mean, deviation = 0.0, [0.0] * len(leaves), [0.0] * len(leaves)
-    for start in _progress(range(0, num_draws, chunk), description):
+    for start in progress(range(0, num_draws, chunk)):
         # Draws already counted fill up the last chunk, so that nothing is compiled twice.
         first = min(start, num_draws - chunk)
         values, grads = run(params, keys[first : first + chunk])
@@ -176,13 +179,13 @@ def _moments(estimator, f, params, key, num_draws, description):
     return total / num_draws, jax.tree.unflatten(tree, mean), jax.tree.unflatten(tree, variance)
 
 
-def _progress(chunks, description):
+def _progress(chunks):
     try:
         from tqdm import tqdm
     except ImportError:
         return chunks
     # Only on a terminal, and only when it runs long.
-    return tqdm(chunks, desc=description, unit="chunk", disable=None, delay=2, leave=False)
+    return tqdm(chunks, unit="chunk", disable=None, delay=2, leave=False)
 
 
 def _count_evaluations(estimator, f, params, key):

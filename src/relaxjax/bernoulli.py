@@ -23,8 +23,8 @@ from relaxjax.families import Family, Relaxation, joint_support, total
 def sample(key, logits, *, shape=None):
     """Sample exact bits without a gradient.
 
-    Distribution: b ~ Bernoulli(p), p = sigmoid(logits), exactly 0.0 or 1.0; P(b = 1) is exact to
-      2^-23 in float32.
+    Distribution: b ~ Bernoulli(p), p = sigmoid(logits), exactly 0.0 or 1.0. The rarer value is
+      drawn with its probability to 2^-32 (2^-64 in float64), and never where that is below it.
     Gradient: 0.
     Cost: O(1) time and memory per entry.
 
@@ -45,13 +45,15 @@ def sample(key, logits, *, shape=None):
 
 
 def _draw(key, logits):
-    return _draw_probability(key, jax.nn.sigmoid(jax.lax.stop_gradient(logits)))
+    logits = jax.lax.stop_gradient(logits)
+    return _draw_rare(key, jax.nn.sigmoid(-jnp.abs(logits)), logits > 0)
 
 
-def _draw_probability(key, p):
-    u = jax.random.uniform(key, p.shape, p.dtype)
-    # u < NaN is False, so that a bad logit would make a plausible 0.
-    return jnp.where(jnp.isnan(p), jnp.nan, (u < p).astype(p.dtype))
+def _draw_rare(key, q, often):
+    """Draw bits that are `often`, a boolean, but with probability q <= 1/2."""
+    b = _noise.rarely(key, q) != often
+    # No word is below NaN's share, so that a bad logit would make a plausible 0.
+    return jnp.where(jnp.isnan(q), jnp.nan, b.astype(q.dtype))
 
 
 def log_prob(x, logits):
@@ -522,7 +524,10 @@ def stochastic_times_smooth(key, logits, *, shape=None):
       term alone, which is half the gradient of a linear f.
     """
     wide, dtype = _arguments.parameters("logits", logits, shape)
-    b = _draw_probability(key, _numerics.sqrt_sigmoid(jax.lax.stop_gradient(wide)))
+    q, fixed = _numerics.sqrt_sigmoid(wide), jax.lax.stop_gradient(wide)
+    # 1 - q without cancellation, where it is the rarer one.
+    rare = jnp.where(q > 0.5, jax.nn.sigmoid(-fixed) / (1 + q), q)
+    b = _draw_rare(key, jax.lax.stop_gradient(rare), q > 0.5)
     return _stochastic_times_smooth(b, wide).astype(dtype)
 
 

@@ -3,15 +3,16 @@
 Start with `estimator`, which gives a row of it by name.
 """
 
+import dataclasses
 import difflib
-import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from relaxjax import (
     _arguments,
@@ -30,102 +31,248 @@ from relaxjax import (
 from relaxjax.families import Family
 
 
-class Estimator(NamedTuple):
-    """One row of the catalog.
+class _Required:
+    """In place of a hyperparameter that has no default."""
+
+    def __repr__(self):
+        return "required"
+
+    def __reduce__(self):
+        return "REQUIRED"
+
+
+REQUIRED = _Required()
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Estimator:
+    """One estimator of E[f] and of its gradient, with its hyperparameters.
+
+    It is a function (key, f, params) -> scalar, and a pytree whose leaves are its real
+    hyperparameters, so that it goes through `jit`, `vmap` and `jax.tree.map` as an argument. Two of
+    one name with equal hyperparameters are equal.
 
     Fields:
-      estimate: (key, f, logits, **hyperparameters) -> scalar, whose value estimates E[f] and whose
-        gradient in logits is the estimator. logits are the parameter of the distribution, also
-        where it is called mean or log_rate. f takes one whole sample and returns a scalar; batch
-        over data with jax.vmap.
-      family: the discrete `Family`, for subsets the function of k that gives it; None where the
-        distribution is not discrete or has no Family here (top_k). That of correlated bits is the
-        distribution of the default, which has no correlation.
+      name: its key in `ESTIMATORS`.
+      function: what it calls: a sampler, or a function of `score` or `control_variates`.
       kind: "pathwise" (the sample carries the gradient) or "score" (the loss carries it).
-      hyperparameters: their defaults; None is filled in from the shape of logits.
-      unbiased: whether the gradient is unbiased for E[f] under the discrete distribution.
-      discrete_forward: whether f sees samples of the discrete distribution itself.
-      evaluations: (shape of logits, hyperparameters) -> calls of f.
+      real: hyperparameters that may be traced, by name; REQUIRED where there is no default.
+      static: the others: counts, and functions.
+      target: whose E[f] its value estimates: that of the "discrete" distribution, of exact bits,
+        one-hots or k-hots, or that of the "relaxed" sample of which its docstring tells.
+      bias: of the gradient of that E[f], in a line; "none" where it is unbiased.
+      discrete_forward: whether f sees samples of the discrete distribution.
+      of_family: the discrete `Family`, or for subsets the function of k that gives it; None where
+        the distribution is not discrete or has no Family here (top_k).
+      calls: of f, a number or (estimator, shape of params) -> number.
       aliases: other names in the literature.
       reference: the source.
     """
 
-    estimate: Callable[..., jax.Array]
-    family: Family | Callable[[int], Family] | None
+    name: str
+    function: Callable[..., jax.Array]
     kind: str
-    hyperparameters: Mapping[str, Any]
-    unbiased: bool
+    real: Mapping[str, Any]
+    static: Mapping[str, Any]
+    target: str
+    bias: str
     discrete_forward: bool
-    evaluations: Callable[[tuple[int, ...], Mapping[str, Any]], int]
+    of_family: Family | Callable[[int], Family] | None
+    calls: int | Callable[..., int]
     aliases: tuple[str, ...]
     reference: str
+
+    def __post_init__(self):
+        vars(self)["__doc__"] = self.function.__doc__  # which `help` of an instance shows
+
+    @property
+    def law(self):
+        """The module of the samplers of its distribution."""
+        return self.name.split("/")[0]
+
+    @property
+    def method(self):
+        """The name of its function."""
+        return self.name.split("/")[1]
+
+    @property
+    def hyperparameters(self):
+        """All of them, by name."""
+        return {**self.static, **self.real}
+
+    @property
+    def family(self):
+        """The discrete `Family`, or None where there is none; that of subsets needs k."""
+        if self.of_family is None or isinstance(self.of_family, Family):
+            return self.of_family
+        return self.of_family(self.given("k"))
+
+    def __call__(self, key, f, params):
+        """Estimate E[f(x)].
+
+        Args:
+          key: PRNG key.
+          f: function of one whole sample, shaped as params, to a float scalar; it may close over
+            anything, tracers included. Batch over data with `jax.vmap`.
+          params: parameters of the distribution, its logits, mean or log-rate.
+
+        Returns:
+          A scalar that estimates E[f(x)], and whose gradient in params is the estimator; the
+          gradient in whatever f closes over is the ordinary one.
+
+        Raises:
+          TypeError: a hyperparameter without a default has not been set, or f returns no float.
+          ValueError: f returns an array that is no scalar.
+        """
+        given = {name: self.given(name) for name in self.hyperparameters}
+        for name, fill in _FILLS.items():
+            if name in given and given[name] is None:
+                given[name] = fill(params)
+        if self.kind == "pathwise":
+            return _arguments.scalar(f(self.function(key, params, **given)))
+        if self.law == "subsets":
+            del given["k"]
+        if "family" in inspect.signature(self.function).parameters:
+            given["family"] = self.family
+        return self.function(key, f, params, **given)
+
+    def given(self, name):
+        """The value of a hyperparameter, or the error that it has none."""
+        value = self.hyperparameters[name]
+        if value is REQUIRED:
+            raise TypeError(
+                f"{name}: got nothing for {self.name}, need it set, as in "
+                f"estimator({self.name!r}, {name}=...)"
+            )
+        return value
+
+    def evaluations(self, shape):
+        """Count the calls of f in one call, for params of that shape."""
+        return self.calls if isinstance(self.calls, int) else self.calls(self, shape)
+
+    def replace(self, **hyperparameters):
+        """Return the estimator with some hyperparameters set.
+
+        Raises:
+          TypeError: it has no hyperparameter of that name; the error gives those that it has.
+        """
+        for name in hyperparameters:
+            if name not in self.hyperparameters:
+                need = ", ".join(self.hyperparameters) or "none: it has no hyperparameters"
+                raise TypeError(f"{name}: got it for {self.name}, need {need}{_hint(name)}")
+        of = lambda own: {**own, **{k: v for k, v in hyperparameters.items() if k in own}}
+        return dataclasses.replace(self, real=of(self.real), static=of(self.static))
+
+    def __repr__(self):
+        given = [f", {name}={value!r}" for name, value in self.hyperparameters.items()]
+        return f"estimator({self.name!r}{''.join(given)})"
+
+    def _key(self):
+        leaves, tree = jax.tree.flatten(self.real)
+        return (self.name, tuple(self.static.items()), tree), leaves
+
+    def __eq__(self, other):
+        if not isinstance(other, Estimator):
+            return NotImplemented
+        (one, a), (another, b) = self._key(), other._key()
+        return one == another and all(map(np.array_equal, a, b))
+
+    def __hash__(self):
+        key, leaves = self._key()
+        return hash((key, tuple(leaves)))
+
+    def tree_flatten(self):
+        return (dict(self.real),), dataclasses.replace(self, real={})
+
+    @classmethod
+    def tree_unflatten(cls, aux_data, children):
+        return dataclasses.replace(aux_data, real=children[0])
+
+
+# What None stands for: in the shape of params.
+_FILLS = {
+    "correlation_tril": lambda params: jnp.eye(
+        _arguments.floats("logits", params, event_ndim=1).shape[-1],
+        dtype=_numerics.widen(jnp.asarray(params)).dtype,
+    ),
+    "linear": lambda params: jnp.zeros_like(_arguments.floats("logits", params)),
+}
+_STATIC = {"k", "truncation", "num_samples", "num_noise", "critic"}
+# Of no use to an estimator of f, or filled in by it.
+_NO_HYPERPARAMETERS = {"key", "f", "family", "shape"}
+# What those who come from other libraries write.
+_ELSEWHERE = {
+    "tau": "temperature",
+    "hard": "a straight_through row, exact forward",
+    "probs": "params, which are log(p / (1 - p)) for a bit and log p for a class",
+    "sample_shape": "jax.vmap over keys",
+    "n_samples": "num_samples",
+}
+
+
+def _hint(name):
+    return f"; write {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+
+
+def _hyperparameters(function, *also):
+    """The real and the static ones of a function, with their defaults: all its arguments from the
+    first one of the distribution on, after `also`."""
+    first, *rest = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.name not in _NO_HYPERPARAMETERS
+    ]
+    found: dict[str, Any] = dict.fromkeys(also, REQUIRED)
+    for p in rest:
+        filled = None if p.name in _FILLS else REQUIRED
+        found[p.name] = filled if p.default is p.empty else p.default
+    static = {name: value for name, value in found.items() if name in _STATIC}
+    return {name: value for name, value in found.items() if name not in static}, static
 
 
 # ------------------------------------------------------------------------------------ pathwise
 
 
-def _defaults(function, *names):
-    """The keyword arguments of function that have a default, but for the given names."""
-    parameters = inspect.signature(function).parameters.values()
-    return {
-        p.name: p.default
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty and p.name not in names
-    }
+# What a row's name says of its distribution: the module of its sampler.
+_FAMILIES: dict[str, Family | Callable[[int], Family]] = {
+    "bernoulli": bernoulli.family,
+    "correlated": bernoulli.family,  # of the default, which has no correlation
+    "categorical": categorical.family,
+    "subsets": subsets.family,
+}
 
 
-def _pathwise(
-    sampler, reference, *aliases, family=None, discrete_forward=False, fill=None, **invented
-):
-    """The name and the row of a sampler.
-
-    Invented are defaults for what the sampler requires; fill, if given, is the sampler with those
-    that are None filled in from the shape of logits.
-    """
-    draw = fill or sampler
-
-    def estimate(key, f, logits, **hyperparameters):
-        return _arguments.scalar(f(draw(key, logits, **hyperparameters)))
-
-    row = Estimator(
-        estimate=estimate,
-        family=family,
+def _relaxed(sampler, reference, *aliases, bias="none"):
+    """The row of a sampler whose E[f] is its own."""
+    law, (real, static) = sampler.__module__.split(".")[-1], _hyperparameters(sampler)
+    return Estimator(
+        name=f"{law}/{sampler.__name__}",
+        function=sampler,
         kind="pathwise",
-        hyperparameters=invented | _defaults(sampler, "shape"),
-        unbiased=False,
-        discrete_forward=discrete_forward,
-        evaluations=lambda shape, hyperparameters: 1,
+        real=real,
+        static=static,
+        target="relaxed",
+        bias=bias,
+        discrete_forward=False,
+        of_family=_FAMILIES.get(law),
+        calls=1,
         aliases=aliases,
         reference=reference,
     )
-    return f"{sampler.__module__.split('.')[-1]}/{sampler.__name__}", row
 
 
-def _filled(sampler):
-    """The sampler of correlated bits, which are uncorrelated where correlation_tril is None."""
-
-    def sample(key, logits, *, correlation_tril, **hyperparameters):
-        if correlation_tril is None:
-            logits = _arguments.floats("logits", logits, event_ndim=1)
-            correlation_tril = jnp.eye(logits.shape[-1], dtype=_numerics.widen(logits).dtype)
-        return sampler(key, logits, correlation_tril, **hyperparameters)
-
-    return {"fill": sample, "correlation_tril": None}
+def _hard(sampler, bias, reference, *aliases):
+    """The row of a sampler of exact bits, one-hots or k-hots."""
+    row = _relaxed(sampler, reference, *aliases, bias=bias)
+    return dataclasses.replace(row, target="discrete", discrete_forward=True)
 
 
-def _values(key, logits, *, values, **hyperparameters):
-    if values is None:
-        logits = _arguments.floats("log_probs", logits, event_ndim=1)
-        values = jnp.arange(logits.shape[-1], dtype=_numerics.widen(logits).dtype)
-    return counts.generalized_gumbel_softmax(key, logits, values, **hyperparameters)
-
-
-_bit = functools.partial(_pathwise, family=bernoulli.family)
-_hard_bit = functools.partial(_bit, discrete_forward=True)
-_class = functools.partial(_pathwise, family=categorical.family)
-_hard_class = functools.partial(_class, discrete_forward=True)
-_relaxed_subset = functools.partial(_pathwise, k=2)
-_hard_subset = functools.partial(_relaxed_subset, family=subsets.family, discrete_forward=True)
+_LINEAR = "none for f linear in each variable, second order otherwise"
+_QUADRATIC = "none for f quadratic in each variable, third order otherwise"
+_ANY = "present even for linear f"
+_FALLS = f"{_ANY}; it falls with the temperature"
+_AT_1 = f"at temperature 1 {{}}; at another {_ANY}"
 
 _CONCRETE = "Maddison et al. 2017, arXiv:1611.00712; Jang et al. 2017, arXiv:1611.01144"
 _LOG_CONCRETE = "Maddison et al. 2017, arXiv:1611.00712, appendix C.3"
@@ -145,80 +292,106 @@ _TOP_K = "Xie, Ermon 2019, arXiv:1901.10517"
 _SIMPLE = "Ahmed, Zeng, Niepert, Van den Broeck 2023, arXiv:2210.01941"
 _COUNTS = "Joo et al. 2020, arXiv:2003.01847"
 
-_PATHWISE: dict[str, Estimator] = dict(
-    [
-        _bit(
-            bernoulli.concrete,
-            _CONCRETE,
-            *("Gumbel-sigmoid", "binary Concrete", "BinConcrete", "relaxed Bernoulli"),
-        ),
-        _bit(bernoulli.logit_concrete, _LOG_CONCRETE, "logistic reparameterization"),
-        _hard_bit(bernoulli.straight_through, _STRAIGHT_THROUGH, "STE"),
-        _hard_bit(
-            bernoulli.straight_through_concrete,
-            _JANG,
-            *("straight-through Gumbel-sigmoid", "hard Gumbel-sigmoid"),
-        ),
-        _hard_bit(bernoulli.zgr, _ZGR, "DARN(1/2)"),
-        _hard_bit(bernoulli.gumbel_rao, _GUMBEL_RAO, "GR-MC"),
-        _bit(bernoulli.stochastic_times_smooth, _STRAIGHT_THROUGH, "STS"),
-        _bit(
-            correlated.concrete,
-            _COPULA,
-            *("Gaussian copula", "correlated relaxed Bernoulli"),
-            **_filled(correlated.concrete),
-        ),
-        _hard_bit(
-            correlated.straight_through,
-            _COPULA,
-            "straight-through Gaussian copula",
-            **_filled(correlated.straight_through),
-        ),
-        _class(categorical.gumbel_softmax, _CONCRETE, "Concrete", "relaxed one-hot categorical"),
-        _class(
-            categorical.log_gumbel_softmax,
-            _LOG_CONCRETE,
-            *("ExpConcrete", "ExpRelaxedOneHotCategorical"),
-        ),
-        _hard_class(categorical.straight_through, _STRAIGHT_THROUGH, "STE"),
-        _hard_class(
-            categorical.straight_through_gumbel_softmax, _JANG, "STGS", "hard Gumbel-softmax"
-        ),
-        _hard_class(categorical.decoupled_straight_through, _DECOUPLED, "decoupled ST-GS"),
-        _hard_class(categorical.gapped_straight_through, _GAPPED, "GST"),
-        _hard_class(categorical.reinmax, _REINMAX, "second-order straight-through"),
-        _hard_class(categorical.zgr, _ZGR, "GR-0"),
-        _hard_class(categorical.gumbel_rao, _GUMBEL_RAO, "GR-MC"),
-        _pathwise(
-            gates.gaussian,
-            _GAUSSIAN_GATE,
-            *("STG", "stochastic gates", "Gaussian relaxed Bernoulli"),
-        ),
-        _pathwise(gates.hard_concrete, _HARD_CONCRETE, "L0 gates"),
-        _pathwise(simplex.invertible_gaussian, _INVERTIBLE_GAUSSIAN, "IGR"),
-        _pathwise(simplex.logistic_normal, _LOGISTIC_NORMAL, "softmax Gaussian"),
-        _relaxed_subset(
-            top_k.relaxed, _TOP_K, "Gumbel top-k", "relaxed subset sampling", "SubsetOperator"
-        ),
-        _relaxed_subset(
-            top_k.straight_through, _TOP_K, "straight-through Gumbel top-k", discrete_forward=True
-        ),
-        _hard_subset(subsets.simple, _SIMPLE, "SIMPLE"),
-        _hard_subset(subsets.zgr, "relaxjax, after " + _ZGR),
-        _pathwise(counts.generalized_gumbel_softmax, _COUNTS, "GenGS", fill=_values, values=None),
-        _pathwise(counts.poisson, _COUNTS, truncation=20),
-        _pathwise(counts.geometric, _COUNTS, truncation=20),
-    ]
-)
+_PATHWISE = [
+    _relaxed(
+        bernoulli.concrete,
+        _CONCRETE,
+        *("Gumbel-sigmoid", "binary Concrete", "BinConcrete", "relaxed Bernoulli"),
+    ),
+    _relaxed(bernoulli.logit_concrete, _LOG_CONCRETE, "logistic reparameterization"),
+    _hard(bernoulli.straight_through, _LINEAR, _STRAIGHT_THROUGH, "STE"),
+    _hard(
+        bernoulli.straight_through_concrete,
+        *(_FALLS, _JANG, "straight-through Gumbel-sigmoid", "hard Gumbel-sigmoid"),
+    ),
+    _hard(bernoulli.zgr, _QUADRATIC, _ZGR, "DARN(1/2)"),
+    _hard(bernoulli.gumbel_rao, _FALLS, _GUMBEL_RAO, "GR-MC"),
+    _relaxed(bernoulli.stochastic_times_smooth, _STRAIGHT_THROUGH, "STS", bias=_QUADRATIC),
+    _relaxed(correlated.concrete, _COPULA, "Gaussian copula", "correlated relaxed Bernoulli"),
+    _hard(correlated.straight_through, _ANY, _COPULA, "straight-through Gaussian copula"),
+    _relaxed(categorical.gumbel_softmax, _CONCRETE, "Concrete", "relaxed one-hot categorical"),
+    _relaxed(
+        categorical.log_gumbel_softmax,
+        *(_LOG_CONCRETE, "ExpConcrete", "ExpRelaxedOneHotCategorical"),
+    ),
+    _hard(categorical.straight_through, _AT_1.format(_LINEAR), _STRAIGHT_THROUGH, "STE"),
+    _hard(
+        categorical.straight_through_gumbel_softmax,
+        *(_FALLS, _JANG, "STGS", "hard Gumbel-softmax"),
+    ),
+    _hard(
+        categorical.decoupled_straight_through,
+        f"with equal temperatures {_LINEAR}; otherwise {_ANY}",
+        *(_DECOUPLED, "decoupled ST-GS"),
+    ),
+    _hard(categorical.gapped_straight_through, _ANY, _GAPPED, "GST"),
+    _hard(
+        categorical.reinmax,
+        *(_AT_1.format(_QUADRATIC), _REINMAX, "second-order straight-through"),
+    ),
+    _hard(categorical.zgr, _QUADRATIC, _ZGR, "GR-0"),
+    _hard(categorical.gumbel_rao, _FALLS, _GUMBEL_RAO, "GR-MC"),
+    _relaxed(
+        gates.gaussian,
+        *(_GAUSSIAN_GATE, "STG", "stochastic gates", "Gaussian relaxed Bernoulli"),
+    ),
+    _relaxed(gates.hard_concrete, _HARD_CONCRETE, "L0 gates"),
+    _relaxed(simplex.invertible_gaussian, _INVERTIBLE_GAUSSIAN, "IGR"),
+    _relaxed(simplex.logistic_normal, _LOGISTIC_NORMAL, "softmax Gaussian"),
+    _relaxed(top_k.relaxed, _TOP_K, "Gumbel top-k", "relaxed subset sampling", "SubsetOperator"),
+    _hard(top_k.straight_through, _ANY, _TOP_K, "straight-through Gumbel top-k"),
+    _hard(subsets.simple, _LINEAR, _SIMPLE, "SIMPLE"),
+    _hard(subsets.zgr, _QUADRATIC, "relaxjax, after " + _ZGR),
+    _relaxed(counts.generalized_gumbel_softmax, _COUNTS, "GenGS"),
+    _relaxed(counts.poisson, _COUNTS),
+    _relaxed(counts.geometric, _COUNTS),
+]
 
 # --------------------------------------------------------------------------------------- score
 
-_FAMILIES = {
-    "bernoulli": bernoulli.family,
-    "categorical": categorical.family,
-    "subsets": subsets.family,
-}
-_ALL, _INDEPENDENT, _BITS = tuple(_FAMILIES), ("bernoulli", "categorical"), ("bernoulli",)
+
+def _score(function, laws, calls, reference, *aliases):
+    """A row for each law of function(key, f, params, ...); that of subsets takes k."""
+    for law in laws:
+        real, static = _hyperparameters(function, *["k"] * (law == "subsets"))
+        yield Estimator(
+            name=f"{law}/{function.__name__}",
+            function=function,
+            kind="score",
+            real=real,
+            static=static,
+            target="discrete",
+            bias="none",
+            discrete_forward=True,
+            of_family=_FAMILIES[law],
+            calls=calls,
+            aliases=aliases,
+            reference=reference,
+        )
+
+
+def _states(row, shape):
+    if row.law == "bernoulli":
+        return 2 ** math.prod(shape)
+    of_one = math.comb(shape[-1], row.given("k")) if row.law == "subsets" else shape[-1]
+    return of_one ** math.prod(shape[:-1])
+
+
+def _neighbors_and_itself(row, shape):
+    of_one = 1 if row.law == "bernoulli" else (shape[-1] - 1) / shape[-1]
+    return 1 + round(math.prod(shape) * of_one)
+
+
+def _samples(row, shape):
+    return row.static["num_samples"]
+
+
+def _samples_of_one_variable(row, shape):
+    return min(row.static["num_samples"], shape[-1])
+
+
+_BITS, _CLASSES, _INDEPENDENT = ("bernoulli",), ("categorical",), ("bernoulli", "categorical")
+_ALL = (*_INDEPENDENT, "subsets")
 
 _REINFORCE = "Williams 1992, Simple statistical gradient-following algorithms"
 _RLOO = "Salimans, Knowles 2014, arXiv:1401.1022; Kool, van Hoof, Welling 2019"
@@ -233,113 +406,37 @@ _REBAR = "Tucker et al. 2017, arXiv:1703.07370"
 _RELAX = "Grathwohl et al. 2018, arXiv:1711.00123"
 _RODEO = "Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497"
 
-
-def _score(function, laws, evaluations, reference, *aliases, **invented):
-    """A row for each law of function(key, f, logits, *, family, ...); that of subsets takes k."""
-
-    def row(law):
-        family = _FAMILIES[law]
-
-        def of_subsets(key, f, logits, *, k, **hyperparameters):
-            return function(key, f, logits, family=subsets.family(k), **hyperparameters)
-
-        has_k, takes_family = law == "subsets", "family" in inspect.signature(function).parameters
-        of_law = functools.partial(function, family=family) if takes_family else function
-        return Estimator(
-            estimate=of_subsets if has_k else of_law,
-            family=family,
-            kind="score",
-            hyperparameters=({"k": 2} if has_k else {}) | invented | _defaults(function),
-            unbiased=True,
-            discrete_forward=True,
-            evaluations=functools.partial(evaluations, law),
-            aliases=aliases,
-            reference=reference,
-        )
-
-    return {f"{law}/{function.__name__}": row(law) for law in laws}
-
-
-@functools.wraps(score.exact)
-def _exact(key, f, logits, *, family):
-    del key
-    return score.exact(f, logits, family=family)
-
-
-@functools.wraps(control_variates.quadratic)
-def _quadratic(key, f, logits, *, linear, **rest):
-    linear = jnp.zeros_like(_arguments.floats("logits", logits)) if linear is None else linear
-    return control_variates.quadratic(key, f, logits, linear=linear, **rest)
-
-
-def _tanh_critic(critic_params, z):
-    return jnp.sum(jnp.asarray(critic_params, z.dtype) * jnp.tanh(z))
-
-
-def _states(law, shape, hyperparameters):
-    if law == "bernoulli":
-        return 2 ** math.prod(shape)
-    of_one = math.comb(shape[-1], hyperparameters["k"]) if law == "subsets" else shape[-1]
-    return of_one ** math.prod(shape[:-1])
-
-
-def _neighbors_and_itself(law, shape, hyperparameters):
-    of_one = 1 if law == "bernoulli" else (shape[-1] - 1) / shape[-1]
-    return 1 + round(math.prod(shape) * of_one)
-
-
-def _samples(law, shape, hyperparameters):
-    return hyperparameters["num_samples"]
-
-
-def _samples_of_one_variable(law, shape, hyperparameters):
-    return min(hyperparameters["num_samples"], shape[-1])
-
-
-def _always(calls):
-    return lambda law, shape, hyperparameters: calls
-
-
-_SCORE: dict[str, Estimator] = (
-    _score(score.reinforce, _ALL, _samples, _REINFORCE, "score function", "likelihood ratio")
-    | _score(score.rloo, _ALL, _samples, _RLOO, "leave-one-out REINFORCE", "VarGrad")
-    | _score(score.double_cv, _ALL, _samples, _DOUBLE_CV, "double control variate")
-    | _score(
+_SCORE = [
+    *_score(score.reinforce, _ALL, _samples, _REINFORCE, "score function", "likelihood ratio"),
+    *_score(score.rloo, _ALL, _samples, _RLOO, "leave-one-out REINFORCE", "VarGrad"),
+    *_score(score.double_cv, _ALL, _samples, _DOUBLE_CV, "double control variate"),
+    *_score(
         score.indecater,
         *(_INDEPENDENT, _neighbors_and_itself, _INDECATER),
         *("IndeCateR", "CatLog", "local expectation gradients"),
-    )
-    | _score(score.arm, _BITS, _always(2), _ARM, "augment-REINFORCE-merge")
-    | _score(score.disarm, _BITS, _samples, _DISARM, "U2G")
-    | _score(score.arms, _BITS, _samples, _ARMS, "ARMS-D")
-    | _score(
+    ),
+    *_score(score.arm, _BITS, 2, _ARM, "augment-REINFORCE-merge"),
+    *_score(score.disarm, _BITS, _samples, _DISARM, "U2G"),
+    *_score(score.arms, _BITS, _samples, _ARMS, "ARMS-D"),
+    *_score(
         score.unordered_set,
-        *(("categorical",), _samples_of_one_variable, _UNORDERED_SET),
-        "unordered set policy gradient",
-    )
-    | _score(control_variates.muprop, _ALL, _always(2), _MUPROP, "MuProp")
-    | _score(control_variates.rebar, _INDEPENDENT, _always(3), _REBAR, "REBAR")
-    | _score(
-        control_variates.relax,
-        *(_INDEPENDENT, _always(1), _RELAX, "RELAX", "LAX"),
-        critic=_tanh_critic,
-        critic_params=0.1,
-    )
-    | _score(control_variates.rodeo, _INDEPENDENT, _samples, _RODEO, "RODEO")
-    | _score(
-        _quadratic, _ALL, _samples, "relaxjax", "learned quadratic control variate", linear=None
-    )
-    | _score(_exact, _ALL, _states, "the definition of E[f]", "enumeration", "marginalization")
-)
+        *(_CLASSES, _samples_of_one_variable, _UNORDERED_SET, "unordered set policy gradient"),
+    ),
+    *_score(control_variates.muprop, _ALL, 2, _MUPROP, "MuProp"),
+    *_score(control_variates.rebar, _INDEPENDENT, 3, _REBAR, "REBAR"),
+    *_score(control_variates.relax, _INDEPENDENT, 1, _RELAX, "RELAX", "LAX"),
+    *_score(control_variates.rodeo, _INDEPENDENT, _samples, _RODEO, "RODEO"),
+    *_score(
+        control_variates.quadratic, _ALL, _samples, "relaxjax", "learned quadratic control variate"
+    ),
+    *_score(score.exact, _ALL, _states, "the definition of E[f]", "enumeration", "marginalization"),
+]
 
-
-def _by_law(rows):
-    """The rows with those of one law together, and the laws in the order of their first rows."""
-    laws = list(dict.fromkeys(name.split("/")[0] for name in rows))
-    return dict(sorted(rows.items(), key=lambda item: laws.index(item[0].split("/")[0])))
-
-
-ESTIMATORS: dict[str, Estimator] = _by_law(_PATHWISE | _SCORE)
+# The rows of one law together, and the laws in the order of their first rows.
+_LAWS = list(dict.fromkeys(row.law for row in _PATHWISE))
+ESTIMATORS: dict[str, Estimator] = {
+    row.name: row for row in sorted([*_PATHWISE, *_SCORE], key=lambda row: _LAWS.index(row.law))
+}
 
 
 def estimator(name, **hyperparameters):
@@ -368,19 +465,14 @@ def estimator(name, **hyperparameters):
     """
     if name not in ESTIMATORS:
         raise ValueError(f"name: got {name!r}, need {_nearest(str(name))}")
-    row = ESTIMATORS[name]
-    for given in hyperparameters:
-        if given not in row.hyperparameters:
-            need = ", ".join(row.hyperparameters) or "none: it has no hyperparameters"
-            raise TypeError(f"{given}: got it for {name}, need {need}")
-    return functools.partial(row.estimate, **{**row.hyperparameters, **hyperparameters})
+    return ESTIMATORS[name].replace(**hyperparameters)
 
 
 def _nearest(name):
     """The rows that name may have meant, by their own names or by others in the literature."""
     spelled: dict[str, list[str]] = {}
     for key, row in ESTIMATORS.items():
-        for spelling in (key, key.split("/")[1], *row.aliases):
+        for spelling in (key, row.method, *row.aliases):
             spelled.setdefault(spelling.lower(), []).append(key)
     # "categorical/arm" means arm, whichever law has it.
     close = [name.lower().split("/")[-1], *difflib.get_close_matches(name.lower(), spelled, n=3)]

@@ -174,28 +174,28 @@ def _double_cv(x, f, params, family, scale):
 
 
 def vimco(key, log_weight, params, *, family, num_samples=2):
-    """Estimate the importance-weighted bound of K samples, with leave-one-out baselines.
+    """Estimate minus the importance-weighted bound of K samples, with leave-one-out baselines.
 
-    Value: L = log mean_k exp(f_k) over K = num_samples samples x_k, where f_k = log_weight(x_k),
-      the log p(x, z) - log q(z) of one sample z: a lower bound of the log evidence in expectation,
-      to MAXIMIZE (the loss is its negative).
-    Gradient: sum_k (L - L_k) s(x_k) for params, where L_k is L with f_k replaced by the mean of the
+    Value: -L, L = log mean_k exp(f_k) over K = num_samples samples x_k, where f_k =
+      log_weight(x_k), the log p(x, z) - log q(z) of one sample z. L is a lower bound of the log
+      evidence in expectation; its negative is to be minimized, as every scalar here.
+    Gradient: sum_k (L_k - L) s(x_k) for params, where L_k is L with f_k replaced by the mean of the
       other f_j and s(x) is the gradient of log_prob in params, which is x - p for bits and
-      categoricals. What log_weight closes over, params too, gets sum_k softmax(f)_k grad f_k.
+      categoricals. What log_weight closes over, params too, gets -sum_k softmax(f)_k grad f_k.
     Bias: none for the gradient of E[L].
     Cost: K calls of log_weight.
 
     Args:
       key: PRNG key.
       log_weight: function of one whole sample, shaped as `family.sample` makes it, to a float
-        scalar; it may close over anything, tracers included.
+        scalar; it may close over anything, tracers included. A weight of 0 is a log_weight of -inf.
       params: parameters of the family q, its logits or any pytree that it takes; leading axes are
         independent variables of one joint sample.
       family: a `Family`; sample and log_prob are enough.
       num_samples: static integer >= 2, K.
 
     Returns:
-      A scalar to maximize, in nats and in the dtype of log_weight; arithmetic is in float32 or
+      A scalar to minimize, in nats and in the dtype of log_weight; arithmetic is in float32 or
       wider. Its gradients are those above, in the dtype of what they are taken in. Second
       derivatives in params are 0.
 
@@ -213,15 +213,16 @@ def _vimco(x, log_weight, params, family):
     values = _surrogate.evaluate(log_weight, x)
     l, F, X = constants(params, values, x)
     bound = lambda f: jax.nn.logsumexp(f, axis=-1) - np.log(len(F)).astype(f.dtype)
-    without = jnp.where(
-        np.eye(len(F), dtype=bool), _surrogate.mean_of_others(F)[:, None], F[None, :]
-    )
-    g = _surrogate.score(family, bound(F) - bound(without), X, l)
-    return attach(bound(_numerics.widen(values)).astype(values.dtype), params, g)
+    own = np.eye(len(F), dtype=bool)
+    # Not a product with weights: 0 times -inf, the logarithm of a weight 0, is NaN.
+    others = jnp.sum(jnp.where(own, 0, F[None]), axis=1) / (len(F) - 1)
+    without = jnp.where(own, others[:, None], F[None, :])
+    g = _surrogate.score(family, bound(without) - bound(F), X, l)
+    return attach(-bound(_numerics.widen(values)).astype(values.dtype), params, g)
 
 
-def exact(f, params, *, family):
-    """Compute E[f(x)] by summing over the support: no key, no variance, every derivative exact.
+def exact(key, f, params, *, family):
+    """Compute E[f(x)] by summing over the support: no variance, every derivative exact.
 
     Value: sum_x p(x) f(x); a state of probability 0 contributes 0, whatever f is there.
     Gradient: exact, to any order, by ordinary autodiff in params and in what f closes over.
@@ -230,6 +231,7 @@ def exact(f, params, *, family):
       number.
 
     Args:
+      key: ignored; there is nothing random.
       f: function of one whole sample, shaped as `family.sample` makes it, to a float scalar; it may
         close over anything, tracers included.
       params: parameters of the family, its logits or any pytree that it takes.
@@ -243,6 +245,7 @@ def exact(f, params, *, family):
       ValueError: the family has no support, its variables have more than 2^20 joint states, or f
         returns an array that is no scalar.
     """
+    del key
     _surrogate.require(family, "exact", "support")
     support, log_p = _surrogate.support_and_log_probs(family, params)
     values = _surrogate.evaluate(f, support)
