@@ -132,20 +132,15 @@ def cores():
 def modules(estimator):
     """The modules of relaxjax whose functions a row of the catalog calls."""
     row = ESTIMATORS[estimator]
-    home = row.function.__module__.split(".")[-1]
-    return [row.law] if row.kind == "pathwise" else [row.law, home]
-
-
-def tanh_critic(critic_params, z):
-    return jnp.sum(critic_params * jnp.tanh(z))
+    return list(dict.fromkeys([row.law, row.function.__module__.split(".")[-1]]))
 
 
 def row(name, classes=10, **given):
     """The row with what it requires, where a benchmark does not vary that, and as given."""
-    required = {"k": 2, "truncation": 20, "critic": tanh_critic, "critic_params": 0.1}
-    required["values"] = np.arange(classes, dtype=np.float32)
-    asked_for = {h for h, x in ESTIMATORS[name].hyperparameters.items() if x is REQUIRED}
-    return ESTIMATORS[name].replace(**({h: required[h] for h in asked_for} | given))
+    required = {"k": 2, "truncation": 20, "values": np.arange(classes, dtype=np.float32)}
+    required |= {"critic": lambda c, z: jnp.sum(c * jnp.tanh(z)), "critic_params": 0.1}
+    own = {h: required[h] for h, x in ESTIMATORS[name].hyperparameters.items() if x is REQUIRED}
+    return ESTIMATORS[name].replace(**(own | given))
 
 
 def jobs(run, names, also=(), **settings):

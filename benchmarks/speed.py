@@ -14,20 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from _harness import (
-    Job,
-    asked,
-    jobs,
-    measure,
-    median,
-    modules,
-    original,
-    race,
-    ratio,
-    row,
-    timed,
-    warm,
-)
+import _harness
+from _harness import Job, asked, jobs, measure, median, modules, original, race, ratio, timed, warm
 from laws import LAWS, ORIGINAL, ROWS, K, ours, peers
 from relaxjax.catalog import ESTIMATORS
 
@@ -142,15 +130,13 @@ def memory(name, sizes=((1_000, 10), (1_000, 100), (10_000, 10), (10_000, 100)))
     return figures
 
 
-# f sees the support of one variable, and every neighbor of a sample.
 FEW = {"exact": (10,), "unordered_set": (10,), "indecater": (64, 10)}
 
 
 def rows(name, shape=(4_096, 10)):
-    """A row of the catalog, compiled: seconds to compile, bytes, residuals, and its time over as
-    many random bits. f is a sum."""
+    """A row of the catalog under a sum, compiled, and its time over that of as many random bits."""
     logits = normal(FEW.get(ESTIMATORS[name].method, shape), 1)
-    estimate = row(name)
+    estimate = _harness.row(name)
     step = jax.value_and_grad(lambda l, key: estimate(key, jnp.sum, l))
     start = time.perf_counter()
     compiled = jax.jit(step).lower(logits, KEY).compile()
@@ -171,7 +157,7 @@ def rows(name, shape=(4_096, 10)):
 def compilations(name):
     """Of a hundred values of all hyperparameters that are one number; None where there are none."""
     logits = jnp.zeros((6,) if name == "categorical/unordered_set" else (4, 3))
-    estimate = row(name, classes=3)
+    estimate = _harness.row(name, classes=3)
     real = [h for h, x in estimate.real.items() if x is not None and np.ndim(x) == 0]
     if not real:
         return None

@@ -87,8 +87,7 @@ def audited(name, problems, draws):
     logits = jnp.asarray(rng.normal(size=shape), jnp.float32)
     f = network(rng, jax.eval_shape(family.sample, KEY, logits).size)
     reference = "exact" if problems is SMALL and family.support is not None else "monte_carlo"
-    options = {"num_draws": draws, "reference": reference}
-    estimate = row(name, classes=shape[-1], **given)
+    estimate, options = row(name, shape[-1], **given), dict(num_draws=draws, reference=reference)
     found = audit.measure(KEY, estimate, f, logits, family=family, **options)
     norm = np.linalg.norm(found.reference_gradient)
     bias, error = np.linalg.norm(found.bias), np.linalg.norm(found.standard_error)

@@ -1,8 +1,7 @@
 """Races two installed versions of relaxjax, row by row of the catalog: did a change cost speed?
 
-OLD and NEW are the interpreters of two environments. They take turns on the same arguments, so that
-a drift of the machine hits both; a row's figure is the median and the quartiles of the new one's
-time over the old one's, for the value and the gradient under f = sum(tanh(0.7 z)), compiled.
+OLD and NEW are the interpreters of two environments, which take turns at the same arguments. Shown
+are the old milliseconds, and median and quartiles of new over old, of the value and the gradient.
 """
 
 import argparse
@@ -19,12 +18,7 @@ import numpy as np
 import relaxjax
 
 SHAPES = {"pathwise": (65_536, 10), "score": (4_096, 10)}
-# These see every state, or every neighbor of a sample.
 FEW = {"exact": (10,), "unordered_set": (10,), "indecater": (64, 10)}
-
-
-def tanh_critic(critic_params, z):
-    return jnp.sum(critic_params * jnp.tanh(z))
 
 
 def step(name):
@@ -32,9 +26,9 @@ def step(name):
     row = relaxjax.catalog.ESTIMATORS[name]
     logits = np.random.default_rng(0).normal(size=FEW.get(name.split("/")[1], SHAPES[row.kind]))
     # What some of them require; an older version has defaults for all.
-    required = {"k": 2, "truncation": 20, "critic": tanh_critic, "critic_params": 0.1}
-    required["values"] = np.arange(10, dtype=np.float32)
-    own = {h: x for h, x in required.items() if str(row.hyperparameters.get(h)) == "required"}
+    required = {"k": 2, "truncation": 20, "values": np.arange(10, dtype=np.float32)}
+    required |= {"critic": lambda c, z: jnp.sum(c * jnp.tanh(z)), "critic_params": 0.1}
+    own = {h: required[h] for h, x in row.hyperparameters.items() if str(x) == "required"}
     estimate, f = relaxjax.estimator(name, **own), lambda z: jnp.sum(jnp.tanh(z * 0.7))
     run = jax.jit(jax.value_and_grad(lambda l, key: estimate(key, f, l)))
     return run, (jnp.asarray(logits, jnp.float32), jax.random.key(0))
@@ -81,8 +75,9 @@ def main():
             old(name), new(row)
             times = np.array([(old(), new()) for _ in range(15)])
             quartiles = np.percentile(times[:, 1] / times[:, 0], (50, 25, 75))
-            shown = "{:.3f} ({:.3f} to {:.3f})".format(*quartiles)
-            print(f"{row:45} {1e3 * np.median(times[:, 0]):9.3f} ms  {shown}", flush=True)
+            print(
+                f"{row:45} {1e3 * np.median(times[:, 0]):9.3f} ms ", *quartiles.round(3), flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -45,7 +45,6 @@ def prepare(args):
         dataset = data.load(args.dataset, args.data_dir)
     sizes = len(dataset.train), len(dataset.test)
     args.estimator, args.latent = method.estimator, method.latent.name
-    args.batch_size = args.batch_size or -(-100 // mesh.size) * mesh.size
     if args.batch_size > sizes[0]:
         raise UsageError(f"--batch-size: got {args.batch_size}, need at most {sizes[0]} images")
     if args.batch_size % mesh.size:

@@ -7,6 +7,7 @@ promises of one row stand together and share its programs.
 
 import functools
 import inspect
+import re
 
 import functions
 import jax
@@ -209,6 +210,33 @@ def test_a_negative_shape_is_a_wrong_value():
 def test_none_is_a_wrong_type():
     row = ROWS["bernoulli/concrete"]
     raises(lambda: row(row.inputs, dict(temperature=None), KEY), TypeError, "temperature: got None")
+
+
+class Held:
+    """A container that JAX can convert, as flax has for what is learned."""
+
+    def __init__(self, x):
+        self.x = jnp.asarray(x)
+
+    def __jax_array__(self):
+        return self.x
+
+
+@promise()
+def a_container_is_what_it_holds(row):
+    """The same program; integers and bits are no parameters."""
+    given = {**row.inputs, **row.shared}
+    plain = lambda wrap: (
+        lambda inputs, hyper: row(
+            {k: wrap(x) if is_float(x) else x for k, x in inputs.items()},
+            {h: wrap(x) for h, x in hyper.items()},
+            KEY,
+        )
+    )
+    inputs, hyper = cast(given, "float32"), cast(row.hyper, "float32")
+    shown = [str(jax.make_jaxpr(plain(wrap))(inputs, hyper)) for wrap in (lambda x: x, Held)]
+    first, second = (re.sub("0x[0-9a-f]+", "", text) for text in shown)
+    assert first == second
 
 
 @promise(lambda row: row.hyper)

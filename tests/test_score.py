@@ -770,7 +770,7 @@ def test_errors_name_the_argument():
             traced(call, jnp.sum, np.zeros(4))
     with pytest.raises(ValueError, match="params: got 21 variables.*need at most"):
         score.exact(KEY, jnp.sum, np.zeros(21), family=bernoulli.family)
-    with pytest.raises(ValueError, match="logits: got .*need"):
+    with pytest.raises(ValueError, match="params: got .*need"):
         score.unordered_set(KEY, jnp.sum, np.zeros((2, 4)))
     for name in PUBLIC:
         law_name, estimate = PUBLIC[name]

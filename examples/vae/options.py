@@ -110,7 +110,8 @@ def parser():
     add(
         "--batch-size",
         type=at_least(1),
-        help="images a step, over all devices (default: 100, or as much more as divides evenly)",
+        default=96,
+        help="images a step, over all devices, which share it evenly",
     )
     add("--learning-rate", type=positive, default=2e-3, help="of Adam")
     add("--hidden", type=at_least(1), default=64, help="units of each network's hidden layer")

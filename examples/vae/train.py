@@ -40,7 +40,7 @@ class Task(NamedTuple):
     schedules: Mapping[str, Callable] = {}
     seeds: tuple[int, ...] = (0,)
     epochs: int = 400
-    batch_size: int = 100
+    batch_size: int = 96
     hidden: int = 64
     learning_rate: float = 2e-3
 

@@ -98,6 +98,7 @@ def hyperparameter(name, x, like, event_ndim=0, *, interval=POSITIVE):
     trailing axis of length 1 for each event axis, so that both combine with like as they are.
     """
     need, holds = interval
+    x = _held(x)
     if not isinstance(x, jax.Array):
         value = as_float64(name, x, need)
         if not np.all(np.isfinite(value) & holds(value)):
@@ -165,6 +166,7 @@ def correlation_factor(tril, logits):
     """
     n = logits.shape[-1]
     need = f"need a lower triangular matrix {[n, n]} with rows of norm 1 within 1e-3"
+    tril = _held(tril)
     x = floats("correlation_tril", tril)
     if x.shape != (n, n):
         raise ValueError(f"correlation_tril: got {describe(x)}, {need}")
@@ -186,6 +188,12 @@ def scalar(value, name="f"):
     if value.shape:
         raise ValueError(f"{name}: got a value {describe(value)}, need {need}")
     return value
+
+
+def _held(x):
+    """The array in a container that JAX can convert, such as an nnx.Param; else x."""
+    convert = getattr(x, "__jax_array__", None)
+    return convert() if convert else x
 
 
 def _broadcasts(shape, target):

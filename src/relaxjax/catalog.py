@@ -160,7 +160,9 @@ class Estimator:
         for name in hyperparameters:
             if name not in self.hyperparameters:
                 need = ", ".join(self.hyperparameters) or "none: it has no hyperparameters"
-                raise TypeError(f"{name}: got it for {self.name}, need {need}{_hint(name)}")
+                raise TypeError(
+                    f"{name}: got it for {self.name}, need {need}{_HINTS.get(name, '')}"
+                )
         of = lambda own: {**own, **{k: v for k, v in hyperparameters.items() if k in own}}
         return dataclasses.replace(self, real=of(self.real), static=of(self.static))
 
@@ -201,28 +203,20 @@ _FILLS = {
 _STATIC = {"k", "truncation", "num_samples", "num_noise", "critic"}
 # Of no use to an estimator of f, or filled in by it.
 _NO_HYPERPARAMETERS = {"key", "f", "family", "shape"}
-# What those who come from other libraries write.
-_ELSEWHERE = {
-    "tau": "temperature",
-    "hard": "a straight_through row, exact forward",
-    "probs": "params, which are log(p / (1 - p)) for a bit and log p for a class",
-    "sample_shape": "jax.vmap over keys",
-    "n_samples": "num_samples",
+# What to write for the words of other libraries.
+_HINTS = {
+    "tau": "; write temperature",
+    "hard": "; write a straight_through row, which is exact forward",
+    "probs": "; write params, log(p / (1 - p)) of a bit and log p of a class",
+    "sample_shape": "; write jax.vmap over keys",
 }
-
-
-def _hint(name):
-    return f"; write {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
 
 
 def _hyperparameters(function, *also):
     """The real and the static ones of a function, with their defaults: all its arguments from the
     first one of the distribution on, after `also`."""
-    first, *rest = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.name not in _NO_HYPERPARAMETERS
-    ]
+    parameters = inspect.signature(function).parameters.values()
+    _, *rest = [p for p in parameters if p.name not in _NO_HYPERPARAMETERS]
     found: dict[str, Any] = dict.fromkeys(also, REQUIRED)
     for p in rest:
         filled = None if p.name in _FILLS else REQUIRED
@@ -440,22 +434,20 @@ ESTIMATORS: dict[str, Estimator] = {
 
 
 def estimator(name, **hyperparameters):
-    """Return the estimator of that name, with some of its hyperparameters set.
+    """Return the `Estimator` of that name, with some of its hyperparameters set.
 
     Args:
       name: a key of `catalog.ESTIMATORS`, such as "categorical/reinmax".
       **hyperparameters: values that replace the row's defaults; real ones may be traced.
 
     Returns:
-      A function (key, f, logits) -> scalar. The value estimates E[f] and the gradient in logits is
-      the estimator; the gradient in whatever f closes over is the ordinary one. f takes one whole
-      sample, shaped as logits, and returns a float scalar.
+      An `Estimator`: a function (key, f, params) -> scalar. The value estimates E[f] and the
+      gradient in params is the estimator; the gradient in whatever f closes over is the ordinary
+      one. f takes one whole sample, shaped as params, and returns a float scalar.
 
     Raises:
-      ValueError: the name is unknown; the error gives the nearest ones. When the estimator is
-        called: f returns an array that is no scalar.
-      TypeError: a hyperparameter is unknown; the error gives the valid ones. When the estimator is
-        called: f returns no float.
+      ValueError: the name is unknown; the error gives the nearest ones.
+      TypeError: a hyperparameter is unknown; the error gives the valid ones.
 
     >>> import jax, jax.numpy as jnp
     >>> estimate = estimator("categorical/zgr")

@@ -428,29 +428,30 @@ def _kl_of_values(values, of_params, params_q, params_p):
 # ---------------------------------------------------------------------------------- truncations
 
 
-def poisson_truncation(rate, tail=1e-6):
+def poisson_truncation(log_rate, tail=1e-6):
     """Find the smallest truncation that a Poisson count exceeds with probability at most tail.
 
     Value: the smallest N >= 1 with P(count > N) <= tail, for the largest of the rates.
 
     Args:
-      rate: nonnegative numbers (rates, not their logarithms), which are not traced, since a
-        truncation sets a shape.
+      log_rate: logarithms of rates, at most 18, which are not traced, since a truncation sets a
+        shape.
       tail: a number in (0, 1), which is not traced.
 
     Returns:
       N, an int.
 
     Raises:
-      TypeError: rate or tail is traced or no number.
-      ValueError: there is no rate, one is negative or not finite, or tail is not in (0, 1).
+      TypeError: log_rate or tail is traced or no number.
+      ValueError: there is no log_rate, one is not finite or above 18, or tail is not in (0, 1).
     """
-    need = "concrete nonnegative numbers"
-    rate = max(np.max(_concrete("rate", rate, need, lambda x: x >= 0)), np.finfo(float).tiny)
+    need = "concrete logarithms of rates, at most 18"
+    log_rate = np.max(_concrete("log_rate", log_rate, need, lambda x: x <= 18))
+    rate = math.exp(log_rate)
     # All above top is less than exp(-40) tail, by Bernstein's inequality.
     t = 40 - math.log(_tail(tail))
     top = math.ceil(rate + t / 3 + math.sqrt(t * t / 9 + 2 * t * rate))
-    pmf = np.exp(np.arange(top + 1) * math.log(rate) - rate - _log_factorials(top + 1))
+    pmf = np.exp(np.arange(top + 1) * log_rate - rate - _log_factorials(top + 1))
     beyond = np.cumsum(pmf[:1:-1])[::-1]  # P(count > N) from N = 1 on, its small terms first
     return 1 + int(np.sum(beyond > tail))
 

@@ -313,70 +313,70 @@ def _indecater(x, f, params, family):
 # ------------------------------------------------------------------------------------ bits only
 
 
-def arm(key, f, logits):
+def arm(key, f, params):
     """Estimate E[f(b)] from a pair of antithetic bits: augment-REINFORCE-merge.
 
-    Value: (f(b) + f(b')) / 2, where b = 1[u > 1 - p] and b' = 1[u < p], p = sigmoid(logits) and
+    Value: (f(b) + f(b')) / 2, where b = 1[u > 1 - p] and b' = 1[u < p], p = sigmoid(params) and
       u ~ U(0, 1) per entry.
-    Gradient: (f(b) - f(b')) (u - 1/2) for logits; 0 at infinite logits.
+    Gradient: (f(b) - f(b')) (u - 1/2) for params; 0 at infinite params.
     Bias: none.
     Cost: 2 calls of f. `disarm` has the same cost and never more variance.
 
     Args:
       key: PRNG key.
-      f: function of all bits, exactly 0.0 or 1.0 and shaped as logits, to a float scalar; it may
+      f: function of all bits, exactly 0.0 or 1.0 and shaped as params, to a float scalar; it may
         close over anything, tracers included.
-      logits: floats of any shape, the log-odds of independent bits of one joint sample; infinite
+      params: floats of any shape, the log-odds of independent bits of one joint sample; infinite
         ones are bits that never change.
 
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
-      logits is the one above, in their dtype; in what f closes over it is the ordinary one,
-      averaged over both samples. Second derivatives in logits are 0.
+      params is the one above, in their dtype; in what f closes over it is the ordinary one,
+      averaged over both samples. Second derivatives in params are 0.
 
     Raises:
-      TypeError: logits are not floats, or f returns no float.
+      TypeError: params are not floats, or f returns no float.
       ValueError: f returns an array that is no scalar.
 
     Source: Yin and Zhou 2019, arXiv:1807.11143, theorem 1.
     """
-    wide, _ = _arguments.parameters("logits", logits, None)
+    wide, _ = _arguments.parameters("params", params, None)
     noise = _noise.logistic(key, wide.shape, wide.dtype)
-    return _arm(noise, f, jnp.asarray(logits))
+    return _arm(noise, f, jnp.asarray(params))
 
 
-def _arm(noise, f, logits):
-    values, l, F, _ = _antithetic(noise[None], f, logits)
+def _arm(noise, f, params):
+    values, l, F, _ = _antithetic(noise[None], f, params)
     # u - 1/2 = tanh(noise / 2) / 2, and 0 for a sure bit, which no noise changes.
     u = jnp.where(jnp.isinf(l), 0, jnp.tanh(noise / 2) / 2)
-    return attach(_surrogate.mean_value(values), logits, (F[0, 0] - F[1, 0]) * u)
+    return attach(_surrogate.mean_value(values), params, (F[0, 0] - F[1, 0]) * u)
 
 
-def disarm(key, f, logits, *, num_samples=2):
+def disarm(key, f, params, *, num_samples=2):
     """Estimate E[f(b)] from pairs of antithetic bits, as `arm` does with its noise integrated out.
 
     Value: the mean of f over all num_samples samples.
-    Gradient: for logits the mean over num_samples / 2 pairs of
-      (f(b) - f(b')) (b - b') s(|logits|) / 2, where b = 1[u > 1 - p] and b' = 1[u < p],
-      p = s(logits), s is the sigmoid and u ~ U(0, 1) per entry and pair.
+    Gradient: for params the mean over num_samples / 2 pairs of
+      (f(b) - f(b')) (b - b') s(|params|) / 2, where b = 1[u > 1 - p] and b' = 1[u < p],
+      p = s(params), s is the sigmoid and u ~ U(0, 1) per entry and pair.
     Bias: none.
     Cost: num_samples calls of f.
 
     Args:
       key: PRNG key.
-      f: function of all bits, exactly 0.0 or 1.0 and shaped as logits, to a float scalar; it may
+      f: function of all bits, exactly 0.0 or 1.0 and shaped as params, to a float scalar; it may
         close over anything, tracers included.
-      logits: floats of any shape, the log-odds of independent bits of one joint sample; infinite
+      params: floats of any shape, the log-odds of independent bits of one joint sample; infinite
         ones are bits that never change.
       num_samples: static even integer >= 2.
 
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
-      logits is the one above, in their dtype; in what f closes over it is the ordinary one,
-      averaged over the samples. Second derivatives in logits are 0.
+      params is the one above, in their dtype; in what f closes over it is the ordinary one,
+      averaged over the samples. Second derivatives in params are 0.
 
     Raises:
-      TypeError: logits are not floats, f returns no float, or num_samples is no static integer.
+      TypeError: params are not floats, f returns no float, or num_samples is no static integer.
       ValueError: num_samples is odd or below 2, or f returns an array that is no scalar.
 
     Source: Dong, Mnih, Tucker 2020, arXiv:2006.10680; Yin et al. 2020 (U2G).
@@ -384,31 +384,31 @@ def disarm(key, f, logits, *, num_samples=2):
     num_samples = _arguments.count("num_samples", num_samples, 2)
     if num_samples % 2:
         raise ValueError(f"num_samples: got {num_samples}, need an even integer: bits are in pairs")
-    wide, _ = _arguments.parameters("logits", logits, None)
+    wide, _ = _arguments.parameters("params", params, None)
     noise = _noise.logistic(key, (num_samples // 2, *wide.shape), wide.dtype)
-    return _disarm(noise, f, jnp.asarray(logits))
+    return _disarm(noise, f, jnp.asarray(params))
 
 
-def _disarm(noise, f, logits):
-    values, l, F, B = _antithetic(noise, f, logits)
+def _disarm(noise, f, params):
+    values, l, F, B = _antithetic(noise, f, params)
     pairs = _surrogate.weighted(F[0] - F[1], B[0] - B[1]) / (2 * len(noise))
-    return attach(_surrogate.mean_value(values), logits, pairs * jax.nn.sigmoid(jnp.abs(l)))
+    return attach(_surrogate.mean_value(values), params, pairs * jax.nn.sigmoid(jnp.abs(l)))
 
 
-def _antithetic(noise, f, logits):
-    """f at pairs of bits of mirrored noise, and the constants logits, f, bits; (2, pairs) lead."""
-    wide = jax.lax.stop_gradient(_numerics.widen(logits))
+def _antithetic(noise, f, params):
+    """f at pairs of bits of mirrored noise, and the constants params, f, bits; (2, pairs) lead."""
+    wide = jax.lax.stop_gradient(_numerics.widen(params))
     b = _numerics.indicator(jnp.stack([wide[None] + noise, wide[None] - noise]))
-    values = jax.vmap(lambda b: _surrogate.evaluate(f, b))(b.astype(logits.dtype))
+    values = jax.vmap(lambda b: _surrogate.evaluate(f, b))(b.astype(params.dtype))
     return values, *constants(wide, values, b)
 
 
-def arms(key, f, logits, *, num_samples=4):
+def arms(key, f, params, *, num_samples=4):
     """Estimate E[f(b)] with RLOO over bits that repel one another, by a Dirichlet copula per entry.
 
     Value: the mean of f(b_k) over K = num_samples samples b_k.
-    Gradient: rho / (K - 1) sum_k (f_k - fbar) (b_k - p) for logits, where f_k = f(b_k), fbar is
-      their mean, p = sigmoid(logits), and per entry rho = q (1 - q) / (q - J(q)), with
+    Gradient: rho / (K - 1) sum_k (f_k - fbar) (b_k - p) for params, where f_k = f(b_k), fbar is
+      their mean, p = sigmoid(params), and per entry rho = q (1 - q) / (q - J(q)), with
       q = min(p, 1 - p) and J(q) = max(0, 2 q^(1/(K - 1)) - 1)^(K - 1) = P(two bits both take their
       rarer value).
     Bias: none. K = 2 is disarm with one pair, in distribution; independent bits would have rho = 1.
@@ -416,51 +416,51 @@ def arms(key, f, logits, *, num_samples=4):
 
     Args:
       key: PRNG key.
-      f: function of all bits, exactly 0.0 or 1.0 and shaped as logits, to a float scalar; it may
+      f: function of all bits, exactly 0.0 or 1.0 and shaped as params, to a float scalar; it may
         close over anything, tracers included.
-      logits: floats of any shape, the log-odds of independent bits of one joint sample; infinite
+      params: floats of any shape, the log-odds of independent bits of one joint sample; infinite
         ones are bits that never change.
       num_samples: static integer >= 2, K.
 
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
-      logits is the one above, in their dtype; in what f closes over it is the ordinary one,
-      averaged over the samples. Second derivatives in logits are 0.
+      params is the one above, in their dtype; in what f closes over it is the ordinary one,
+      averaged over the samples. Second derivatives in params are 0.
 
     Raises:
-      TypeError: logits are not floats, f returns no float, or num_samples is no static integer.
+      TypeError: params are not floats, f returns no float, or num_samples is no static integer.
       ValueError: num_samples is below 2, or f returns an array that is no scalar.
 
     Source: Dimitriev and Zhou 2021, arXiv:2105.14141 (ARMS-D), without their constant in the
       denominator, which is a bias.
     """
     num_samples = _arguments.count("num_samples", num_samples, 2)
-    wide, _ = _arguments.parameters("logits", logits, None)
+    wide, _ = _arguments.parameters("params", params, None)
     noise = _noise.exponential(key, (num_samples, *wide.shape), wide.dtype)
-    return _arms(noise, f, jnp.asarray(logits))
+    return _arms(noise, f, jnp.asarray(params))
 
 
-def _arms(noise, f, logits):
+def _arms(noise, f, params):
     K = len(noise)
-    wide = jax.lax.stop_gradient(_numerics.widen(logits))
+    wide = jax.lax.stop_gradient(_numerics.widen(params))
     log_q = jax.nn.log_sigmoid(-jnp.abs(wide))
     # u_k = (1 - d_k)^(K - 1) is uniform, d = noise / sum(noise); below q the bit is the rare one.
     log_rest = jnp.log(_surrogate.mean_of_others(noise)) + np.log(K - 1).astype(wide.dtype)
     log_u = (K - 1) * (log_rest - jnp.log(jnp.sum(noise, axis=0, keepdims=True)))
     rare = _numerics.indicator(log_q[None] - log_u)
     b = jnp.where(wide[None] < 0, rare, 1 - rare)
-    values = _surrogate.evaluate(f, b.astype(logits.dtype))
+    values = _surrogate.evaluate(f, b.astype(params.dtype))
     l, F, B = constants(wide, values, b)
     both = jnp.maximum(0, 2 - jnp.exp(-log_q.astype(F.dtype) / (K - 1))) ** (K - 1)
     rho = jax.nn.sigmoid(jnp.abs(l)) / (1 - both)
     g = rho * _surrogate.score(bernoulli.family, leave_one_out(F), B, l)
-    return attach(_surrogate.mean_value(values), logits, g)
+    return attach(_surrogate.mean_value(values), params, g)
 
 
 # -------------------------------------------------------------------------------- one categorical
 
 
-def unordered_set(key, f, logits, *, num_samples=4):
+def unordered_set(key, f, params, *, num_samples=4):
     """Estimate E[f(x)] of one categorical from a set of classes drawn without replacement.
 
     The set is that of a Gumbel top-k draw, and each of its classes is weighted by the exact
@@ -468,7 +468,7 @@ def unordered_set(key, f, logits, *, num_samples=4):
 
     Value: sum_s w_s f_s over the classes s of the set S, where f_s = f(e_s), e_s is the one-hot of
       s and w_s = P(s was drawn first | the set is S).
-    Gradient: sum_s w_s (f_s - B_s) (e_s - p) for logits, where p = softmax(logits) and B_s is the
+    Gradient: sum_s w_s (f_s - B_s) (e_s - p) for params, where p = softmax(params) and B_s is the
       estimate of E[f] from S given that s came first.
     Bias: none in value and gradient. With as many samples as classes both are exact.
     Cost: min(num_samples, C) calls of f, and memory for 2^num_samples numbers.
@@ -477,18 +477,18 @@ def unordered_set(key, f, logits, *, num_samples=4):
       key: PRNG key.
       f: function of a one-hot (C,), entries exactly 0.0 and 1.0, to a float scalar; it may close
         over anything, tracers included.
-      logits: (C,) floats, unnormalized log-probabilities of one variable; -inf masks a class, at
+      params: (C,) floats, unnormalized log-probabilities of one variable; -inf masks a class, at
         which f may be anything.
       num_samples: static integer from 2 to 10.
 
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
-      logits is the one above, in their dtype; in what f closes over it is sum_s w_s grad f_s.
-      Second derivatives in logits are 0.
+      params is the one above, in their dtype; in what f closes over it is sum_s w_s grad f_s.
+      Second derivatives in params are 0.
 
     Raises:
-      TypeError: logits are not floats, f returns no float, or num_samples is no static integer.
-      ValueError: logits do not have shape (C,), num_samples is not from 2 to 10, or f returns an
+      TypeError: params are not floats, f returns no float, or num_samples is no static integer.
+      ValueError: params do not have shape (C,), num_samples is not from 2 to 10, or f returns an
         array that is no scalar.
 
     Source: Kool, van Hoof, Welling 2020, arXiv:2002.06043, eq. 9 and 15.
@@ -496,21 +496,21 @@ def unordered_set(key, f, logits, *, num_samples=4):
     num_samples = _arguments.count("num_samples", num_samples, 2)
     if num_samples > 10:
         raise ValueError(f"num_samples: got {num_samples}, need at most 10: its cost is 2^samples")
-    wide, dtype = _arguments.parameters("logits", logits, None, event_ndim=1)
+    wide, dtype = _arguments.parameters("params", params, None, event_ndim=1)
     if wide.ndim != 1:
         raise ValueError(
-            f"logits: got {_arguments.describe(wide)}, need shape (C,), one categorical; "
+            f"params: got {_arguments.describe(wide)}, need shape (C,), one categorical; "
             "indecater and rloo serve several"
         )
     noise = _noise.gumbel(key, wide.shape, wide.dtype)
     _, chosen = jax.lax.top_k(jax.lax.stop_gradient(wide) + noise, min(num_samples, len(wide)))
-    return _unordered_set(chosen, f, jnp.asarray(logits))
+    return _unordered_set(chosen, f, jnp.asarray(params))
 
 
-def _unordered_set(chosen, f, logits):
-    e = jax.nn.one_hot(chosen, len(logits), dtype=logits.dtype)
+def _unordered_set(chosen, f, params):
+    e = jax.nn.one_hot(chosen, len(params), dtype=params.dtype)
     values = _surrogate.evaluate(f, e)
-    l, F, e = constants(logits, values, e)
+    l, F, e = constants(params, values, e)
     log_p = jax.nn.log_softmax(l)
     log_first, log_completed = _completions(log_p, chosen)
     p = jnp.exp(log_p[chosen])
@@ -518,7 +518,7 @@ def _unordered_set(chosen, f, logits):
     F = jnp.where(p == 0, 0, F)
     a = w * (F - _surrogate.weighted(jnp.exp(log_completed), p * F))
     value = jnp.sum(w * jnp.where(p == 0, 0, values.astype(w.dtype))).astype(values.dtype)
-    return attach(value, logits, _surrogate.weighted(a, e - jnp.exp(log_p)[None]))
+    return attach(value, params, _surrogate.weighted(a, e - jnp.exp(log_p)[None]))
 
 
 def _completions(log_p, chosen):
