@@ -701,9 +701,9 @@ def test_attach():
         assert np.array_equal(gradient(l), g)
     assert np.array_equal(jax.grad(jax.checkpoint(f))(l), g)
     assert np.array_equal(jax.grad(lambda l: 3 * f(l))(l), 3 * g)
-    assert np.array_equal(jax.hessian(f)(l), np.zeros((3, 3)))
+    assert np.all(np.isnan(jax.hessian(f)(l)))
     own = jax.hessian(lambda l: attach(value, l, l * l))(g)  # g is a number, whatever it is made of
-    assert np.array_equal(own, np.zeros((3, 3)))
+    assert np.all(np.isnan(own))
     tangent = jax.jvp(f, (l,), (np.array([1.0, 2, 3]),))
     assert tangent == (value, 5)
     ls = np.stack([l, l, l])

@@ -172,6 +172,95 @@ def test_vimco_where_one_weight_is_zero():
     close(gradient, signal @ (x - expit(l)), rtol=1e-13)
 
 
+class Orders:
+    """Three bits and a network's two weights: the reference's derivatives of both, of E[f] and of
+    one draw of `dice`."""
+
+    l, w = np.array([0.5, -1.0, 0.8]), np.array([0.7, -0.4])
+    samples = np.array([[1.0, 0, 1], [1, 1, 1]])
+
+    @staticmethod
+    def f(w, x):
+        return w[0] * (x[0] + 2 * x[1] - x[2] - 0.5) ** 2 + jnp.sin(w[1] * x[0] * x[2] + x[1])
+
+    value = 0.9374307693
+    hessian = np.array(
+        [
+            [0.0265178277, 0.1329620538, -0.0884311294],
+            [0.1329620538, 0.1908724812, -0.1148126797],
+            [-0.0884311294, -0.1148126797, 0.0364133724],
+        ]
+    )
+    mixed = np.array(
+        [
+            [-0.0714841992, 0.1451724904],
+            [0.3401267299, -0.0080831563],
+            [-0.0685974915, 0.1192114661],
+        ]
+    )
+    of_samples = {
+        "value": 0.9626120655,
+        "gradient": [0, 1.1770304079, 0],
+        "hessian": [[0, 0.4443768474, 0], [0.4443768474, 0.5439259461, 0.3649094629]]
+        + [[0, 0.3649094629, 0]],
+        "mixed": [[0, 0], [1, -0.0478626895], [0, 0]],
+    }
+
+
+def derivatives(loss):
+    """Of loss(l, w): its value, gradient in l, Hessian in l, and mixed derivative."""
+    return {
+        "value": loss(Orders.l, Orders.w),
+        "gradient": jax.grad(loss)(Orders.l, Orders.w),
+        "hessian": jax.jacrev(jax.grad(loss))(Orders.l, Orders.w),
+        "mixed": jax.jacfwd(jax.grad(loss), 1)(Orders.l, Orders.w),
+    }
+
+
+def dice(x):
+    f = lambda w: functools.partial(Orders.f, w)
+    return lambda l, w: score._dice(x, f(w), l, bernoulli.family)
+
+
+def test_dice_at_a_fixed_draw():
+    for name, x in jax.jit(lambda: derivatives(dice(Orders.samples)))().items():
+        close(x, Orders.of_samples[name], rtol=2e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_dice_has_unbiased_derivatives_of_second_order(count):
+    """Oracle: the reference's, from the sum over all states; E over all draws to rounding."""
+    states = bits(3)
+    x, p = all_draws(states, Orders.l, count)
+    every = jax.jit(lambda x: jax.lax.map(lambda x: derivatives(dice(x)), x))(x)
+    mean = {name: np.tensordot(p, y, 1) for name, y in every.items()}
+    close(mean["value"], Orders.value, rtol=2e-9)
+    close(mean["hessian"], Orders.hessian, rtol=0, atol=2e-10)
+    close(mean["mixed"], Orders.mixed, rtol=0, atol=2e-10)
+
+
+def test_dice_in_a_scan():
+    """Reverse over reverse with a changing carry, where a custom rule would be lost: l is both what
+    the scan carries and what the loss is differentiated in."""
+    direction = np.array([1.0, -2, 0.5])
+
+    def loss(l, scanned):
+        step = lambda l, x: (0.5 * l, dice(x)(l, Orders.w))
+        xs = np.stack([Orders.samples, 1 - Orders.samples])
+        if scanned:
+            return jnp.sum(jax.lax.scan(step, l, xs)[1])
+        carry, total = l, 0.0
+        for x in xs:
+            carry, value = step(carry, x)
+            total += value
+        return total
+
+    slope = lambda l, scanned: jax.grad(loss)(l, scanned) @ direction
+    expected, scanned = (jax.jit(jax.grad(slope), static_argnums=1)(Orders.l, s) for s in (0, 1))
+    close(scanned, expected, rtol=1e-13, atol=1e-14)
+    assert np.all(np.abs(expected) > 1e-3)
+
+
 @pytest.mark.parametrize(
     "chosen, value, gradient",
     [
@@ -630,6 +719,8 @@ PUBLIC = {
     "double_cv, subsets": public(score.double_cv, "subsets"),
     "indecater": public(score.indecater, "bernoulli"),
     "indecater, categorical": public(score.indecater, "categorical"),
+    "dice": public(score.dice, "bernoulli", num_samples=3),
+    "dice, subsets": public(score.dice, "subsets"),
     "vimco": public(score.vimco, "categorical", num_samples=3),
     "arm": ("bernoulli", score.arm),
     "disarm": ("bernoulli", functools.partial(score.disarm, num_samples=4)),

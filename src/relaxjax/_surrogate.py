@@ -5,6 +5,7 @@ Every estimator reads: stop params and draw x from them; evaluate f, not stopped
 carries the gradient of whatever f closes over; compute g from numbers; attach g to the value.
 """
 
+import functools
 import math
 
 import jax
@@ -32,23 +33,36 @@ def attach(value, params, g):
       g: a pytree of the structure of params, with leaves of the same shapes.
 
     Returns:
-      value. g is a constant, so that a second derivative in params is 0.
+      value. g is a constant, which knows no second derivative in params, alone or mixed with what
+      value depends on: these are NaN, since 0 would be a wrong number that nobody sees.
     """
     del params, g
     return value
 
 
-@attach.defjvp
+@functools.partial(attach.defjvp, symbolic_zeros=True)
 def _attach_jvp(primals, tangents):
     value, params, g = primals
     value_dot, params_dot, _ = tangents
-    pairs = zip(jax.tree.leaves(g), jax.tree.leaves(params_dot), strict=True)
-    for a, b in pairs:
-        if _has_tangent(b):
+    moves = lambda x: not isinstance(x, jax.custom_derivatives.SymbolicZero) and _has_tangent(x)
+    total = value_dot * _one(params, value.dtype) if moves(value_dot) else jnp.zeros_like(value)
+    for a, b in zip(jax.tree.leaves(g), jax.tree.leaves(params_dot), strict=True):
+        if moves(b):
             wide = _numerics.widen(b)
             product = jnp.sum(jax.lax.stop_gradient(a).astype(wide.dtype) * wide)
-            value_dot = value_dot + product.astype(value.dtype)
-    return attach(value, params, g), value_dot
+            total = total + product.astype(value.dtype) * _one((params, value), value.dtype)
+    return attach(value, params, g), total
+
+
+def _one(tree, dtype):
+    """1, whose derivative in every float of the tree is NaN: that of sqrt(0 x) is 0 / 0.
+
+    Plain arithmetic: a rule that raises would do so where a second derivative is thrown away, and
+    one that says NaN is lost in a scan under reverse over reverse.
+    """
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    zeros = [jnp.sum(jnp.sqrt(0 * jnp.clip(x, -1, 1))).astype(dtype) for x in floats]
+    return sum(zeros, jnp.ones((), dtype))
 
 
 def _has_tangent(leaf):
@@ -156,7 +170,7 @@ def require(family, estimator, *fields):
             )
 
 
-def _log_probs(family, x, params):
+def log_probs(family, x, params):
     """log_prob of every x."""
     log_p = jax.vmap(family.log_prob, (0, None))(x, params)
     if log_p.shape != x.shape[:1]:
@@ -169,8 +183,7 @@ def _log_probs(family, x, params):
 
 def score(family, a, x, params):
     """sum_k a_k s(x_k), s the gradient of log_prob in params: one pullback for all samples."""
-    log_probs = lambda x, params: _log_probs(family, x, params)
-    return _weighted_score(log_probs, a, x, params)
+    return _weighted_score(functools.partial(log_probs, family), a, x, params)
 
 
 def score_by_variable(family, a, x, params):
@@ -178,13 +191,13 @@ def score_by_variable(family, a, x, params):
 
     s_i is the gradient of the log_prob of one variable.
     """
-    log_probs = over_variables(family, family.log_prob, x[0].shape)
-    return _weighted_score(jax.vmap(log_probs, (0, None)), a, x, params)
+    of_each = over_variables(family, family.log_prob, x[0].shape)
+    return _weighted_score(jax.vmap(of_each, (0, None)), a, x, params)
 
 
-def _weighted_score(log_probs, a, x, params):
+def _weighted_score(of_each, a, x, params):
     # Not the gradient of a sum: 0 times the log-probability of an impossible x is NaN.
-    log_p, pull = jax.vjp(lambda params: log_probs(x, params), params)
+    log_p, pull = jax.vjp(lambda params: of_each(x, params), params)
     return pull(a.astype(log_p.dtype))[0]
 
 
@@ -209,7 +222,7 @@ def support_and_log_probs(family, params):
             f"family: got {family.name}, whose support has shape {list(x.shape)}, need "
             f"{['S', *shape]}, every sample once"
         )
-    of_each = lambda x, params: _log_probs(family, x, params)
+    of_each = lambda x, params: log_probs(family, x, params)
     if not _is_product(family, params):
         return x, of_each(x, params)
     points = over_variables(family, family.support, x[0].shape)(fixed)

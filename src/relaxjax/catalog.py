@@ -389,6 +389,7 @@ _ALL = (*_INDEPENDENT, "subsets")
 
 _REINFORCE = "Williams 1992, Simple statistical gradient-following algorithms"
 _RLOO = "Salimans, Knowles 2014, arXiv:1401.1022; Kool, van Hoof, Welling 2019"
+_DICE = "Foerster et al. 2018, arXiv:1802.05098; Mao et al. 2019, arXiv:1906.00957"
 _INDECATER = "De Smet, Sansone, Zuidberg Dos Martires 2023, arXiv:2311.12569"
 _ARM = "Yin, Zhou 2019, arXiv:1807.11143"
 _DISARM = "Dong, Mnih, Tucker 2020, arXiv:2006.10680"
@@ -403,6 +404,7 @@ _RODEO = "Shi, Zhou, Hwang, Titsias, Mackey 2022, arXiv:2202.09497"
 _SCORE = [
     *_score(score.reinforce, _ALL, _samples, _REINFORCE, "score function", "likelihood ratio"),
     *_score(score.rloo, _ALL, _samples, _RLOO, "leave-one-out REINFORCE", "VarGrad"),
+    *_score(score.dice, _ALL, _samples, _DICE, "magic box", "higher-order REINFORCE"),
     *_score(score.double_cv, _ALL, _samples, _DOUBLE_CV, "double control variate"),
     *_score(
         score.indecater,

@@ -37,7 +37,7 @@ def muprop(key, f, params, *, family):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
       params is the one above, in their dtype; in what f closes over it is the ordinary one at x.
-      Second derivatives are 0.
+      Second derivatives are NaN: see `score.dice`.
 
     Raises:
       TypeError: samples are integers, or f returns no float.
@@ -91,7 +91,7 @@ def quadratic(key, f, params, *, family, linear, factors=None, num_samples=2):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
       params, linear and factors are those above, in their dtypes; in what f closes over it is the
-      ordinary one, averaged over the samples. Second derivatives are 0.
+      ordinary one, averaged over the samples. Second derivatives are NaN: see `score.dice`.
 
     Raises:
       TypeError: linear or factors are not floats, f returns no float, or num_samples is no static
@@ -182,7 +182,7 @@ def rebar(key, f, params, *, family, temperature=0.5, scale=1.0):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
       params, temperature and scale are those above, in their dtypes; in what f closes over it is
-      the ordinary one at b. Second derivatives are 0.
+      the ordinary one at b. Second derivatives are NaN: see `score.dice`.
 
     Raises:
       TypeError: params are not floats, f returns no float, or temperature or scale is no number.
@@ -232,7 +232,7 @@ def relax(key, f, params, *, family, critic, critic_params, temperature=0.5):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
       params, critic_params and temperature are those above, in their dtypes; in what f closes over
-      it is the ordinary one at b. Second derivatives are 0.
+      it is the ordinary one at b. Second derivatives are NaN: see `score.dice`.
 
     Raises:
       TypeError: critic is not callable, params are not floats, f or critic returns no float, or
@@ -313,7 +313,7 @@ def rodeo(key, f, params, *, family, num_samples=3, scale=1.0, critic=None, crit
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
       params, scale and critic_params are those above, in their dtypes; in what f closes over it is
-      the ordinary one, averaged over the samples. Second derivatives are 0.
+      the ordinary one, averaged over the samples. Second derivatives are NaN: see `score.dice`.
 
     Raises:
       TypeError: samples are integers, critic is not callable, f returns no float, num_samples is no

@@ -7,6 +7,8 @@ itself closes over params (an entropy term), its own derivative adds to the esti
 Every error is raised at trace time.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,7 @@ def reinforce(key, f, params, *, family, num_samples=1, baseline=0.0):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
       params is the one above, in their dtype; in what f closes over it is the ordinary one,
-      averaged over the samples. Second derivatives in params are 0.
+      averaged over the samples. Second derivatives in params are NaN: see `dice`.
 
     Raises:
       TypeError: f returns no float, num_samples is no static integer, or baseline is no number.
@@ -83,7 +85,7 @@ def rloo(key, f, params, *, family, num_samples=2):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
       params is the one above, in their dtype; in what f closes over it is the ordinary one,
-      averaged over the samples. Second derivatives in params are 0.
+      averaged over the samples. Second derivatives in params are NaN: see `dice`.
 
     Raises:
       TypeError: f returns no float, or num_samples is no static integer.
@@ -101,6 +103,54 @@ def _rloo(x, f, params, family):
     l, F, X = constants(params, values, x)
     g = _surrogate.score(family, leave_one_out(F), X, l)
     return attach(_surrogate.mean_value(values), params, g)
+
+
+def dice(key, f, params, *, family, num_samples=2):
+    """Estimate E[f(x)] and its derivatives of every order, in params and in what f closes over.
+
+    Value: the mean of f(x_k) over K = num_samples samples x_k.
+    Gradient: that of `rloo`, 1/K sum_k (f_k - b_k) s(x_k) for params, where f_k = f(x_k), b_k is
+      the mean of f at the other samples and s(x) is the gradient of log_prob in params: that of
+      1/K sum_k (f_k + (box_k - 1) (f_k - b_k)), with box_k = exp(log_prob(x_k) - its own value),
+      which is 1, and whose derivatives of all orders are those of the probability over it. The
+      Hessian in params is 1/K sum_k (f_k - b_k) (s s' + the Hessian of log_prob) at x_k.
+    Bias: none, in derivatives of any order, also mixed ones. Their variance grows with the order.
+    Cost: K calls of f, and one of log_prob for each, also where the value alone is asked for; with
+      first derivatives alone `rloo` costs less.
+
+    Args:
+      key: PRNG key.
+      f: function of one whole sample, shaped as `family.sample` makes it, to a float scalar; it may
+        close over anything, tracers included. An infinite value at a sample gives NaN.
+      params: parameters of the family, its logits or any pytree that it takes; leading axes are
+        independent variables of one joint sample.
+      family: a `Family`; sample and log_prob are enough, log_prob as often differentiable as this.
+      num_samples: static integer >= 2, K.
+
+    Returns:
+      A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider.
+
+    Raises:
+      TypeError: f returns no float, or num_samples is no static integer.
+      ValueError: f returns an array that is no scalar, or num_samples is below 2.
+
+    Source: Foerster et al. 2018, arXiv:1802.05098, for box; Mao et al. 2019, arXiv:1906.00957, for
+      its baselines.
+    """
+    num_samples = _arguments.count("num_samples", num_samples, 2)
+    return _dice(_surrogate.draw(key, params, family, num_samples), f, params, family)
+
+
+def _dice(x, f, params, family):
+    values = _surrogate.evaluate(f, x)
+    # A backward pass computes log_prob again, and keeps the samples alone.
+    log_p = jax.checkpoint(functools.partial(_surrogate.log_probs, family))(x, params)
+    dtype = _numerics.widest(values, log_p)
+    F, log_p = values.astype(dtype), log_p.astype(dtype)
+    # Plain arithmetic: a custom rule is lost in a scan under reverse over reverse.
+    box = jnp.exp(log_p - jax.lax.stop_gradient(log_p))
+    b = _surrogate.mean_of_others(F)  # not stopped: mixed derivatives have less variance
+    return jnp.mean(F + (box - 1) * (F - b)).astype(values.dtype)
 
 
 def leave_one_out(t):
@@ -142,7 +192,7 @@ def double_cv(key, f, params, *, family, num_samples=2, scale=0.5):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradients in
       params and in scale are those above, in their dtypes; in what f closes over it is the ordinary
-      one, averaged over the samples. Second derivatives in params are 0.
+      one, averaged over the samples. Second derivatives in params are NaN: see `dice`.
 
     Raises:
       TypeError: samples are integers, f returns no float, num_samples is no static integer, or
@@ -281,7 +331,7 @@ def indecater(key, f, params, *, family):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
       params is the one above, in their dtype; in what f closes over it is the ordinary one at x.
-      Second derivatives in params are 0.
+      Second derivatives in params are NaN: see `dice`.
 
     Raises:
       TypeError: f returns no float.
@@ -332,7 +382,7 @@ def arm(key, f, params):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
       params is the one above, in their dtype; in what f closes over it is the ordinary one,
-      averaged over both samples. Second derivatives in params are 0.
+      averaged over both samples. Second derivatives in params are NaN: see `dice`.
 
     Raises:
       TypeError: params are not floats, or f returns no float.
@@ -373,7 +423,7 @@ def disarm(key, f, params, *, num_samples=2):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
       params is the one above, in their dtype; in what f closes over it is the ordinary one,
-      averaged over the samples. Second derivatives in params are 0.
+      averaged over the samples. Second derivatives in params are NaN: see `dice`.
 
     Raises:
       TypeError: params are not floats, f returns no float, or num_samples is no static integer.
@@ -425,7 +475,7 @@ def arms(key, f, params, *, num_samples=4):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
       params is the one above, in their dtype; in what f closes over it is the ordinary one,
-      averaged over the samples. Second derivatives in params are 0.
+      averaged over the samples. Second derivatives in params are NaN: see `dice`.
 
     Raises:
       TypeError: params are not floats, f returns no float, or num_samples is no static integer.
@@ -484,7 +534,7 @@ def unordered_set(key, f, params, *, num_samples=4):
     Returns:
       A scalar to minimize, in the dtype of f; arithmetic is in float32 or wider. Its gradient in
       params is the one above, in their dtype; in what f closes over it is sum_s w_s grad f_s.
-      Second derivatives in params are 0.
+      Second derivatives in params are NaN: see `dice`.
 
     Raises:
       TypeError: params are not floats, f returns no float, or num_samples is no static integer.
