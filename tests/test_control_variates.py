@@ -704,6 +704,11 @@ def test_attach():
     assert np.all(np.isnan(jax.hessian(f)(l)))
     own = jax.hessian(lambda l: attach(value, l, l * l))(g)  # g is a number, whatever it is made of
     assert np.all(np.isnan(own))
+    mixed = lambda l, w: attach(w @ w, l, g)
+    for i, j in ((0, 1), (1, 0)):
+        assert np.all(np.isnan(jax.jacrev(jax.grad(mixed, i), j)(l, l[::2])))
+        assert np.all(np.isnan(jax.jacfwd(jax.grad(mixed, i), j)(l, l[::2])))
+    assert np.array_equal(jax.hessian(mixed, 1)(l, l[::2]), 2 * np.eye(2))
     tangent = jax.jvp(f, (l,), (np.array([1.0, 2, 3]),))
     assert tangent == (value, 5)
     ls = np.stack([l, l, l])
