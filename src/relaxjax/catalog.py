@@ -175,10 +175,8 @@ class Estimator:
         return (self.name, tuple(self.static.items()), tree), leaves
 
     def __eq__(self, other):
-        if not isinstance(other, Estimator):
-            return NotImplemented
-        (one, a), (another, b) = self._key(), other._key()
-        return one == another and all(map(np.array_equal, a, b))
+        same = isinstance(other, Estimator) and self._key()[0] == other._key()[0]
+        return same and all(map(np.array_equal, self._key()[1], other._key()[1]))
 
     def __hash__(self):
         key, leaves = self._key()
