@@ -21,10 +21,8 @@ def sample(key, logits, k, *, shape=None):
     """Sample a k-hot vector, which carries no gradient.
 
     Distribution: P(x) = exp(sum_i x_i logits_i) / e_k, where e_k is the sum over the k-subsets of
-      the product of exp(logits); entries exactly 0.0 and 1.0, k of them 1. One random word
-      per item decides the items from the last to the first, given how many are left to draw; the
-      rarer of in and out is drawn with its probability to 2^-32 (2^-64 in float64), and never where
-      that is below it.
+      the product of exp(logits); entries exactly 0.0 and 1.0, k of them 1. One uniform per item
+      decides the items from the last to the first, given how many are left to draw.
     Gradient: 0.
 
     Args:
@@ -291,39 +289,37 @@ def _zgr_rule(k, g, x, logits):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _conditionals(logits, k):
-    """P(item i is in | j of the items up to i are), as [i, j - 1], its log-odds, and the ratios."""
+    """P(item i is in | j of the items up to i are), as [i, j - 1], and the ratios of all items."""
     items = jnp.moveaxis(logits, -1, 0)[:, None]
     empty = jnp.full((k, *items.shape[2:]), -jnp.inf, items.dtype)
-    ratios, (q, odds) = jax.lax.scan(_add, empty, items)
-    return q, odds, ratios
+    ratios, q = jax.lax.scan(_add, empty, items)
+    return q, ratios
 
 
 @jax.custom_jvp
 def _add(ratios, logit):
-    """The ratios with one more item, its q_j = P(it is in | j of the items up to it are in), and
-    their log-odds.
+    """The ratios with one more item, and its q_j = P(it is in | j of the items up to it are in).
 
-    In exact arithmetic they are logaddexp(r_j, logit) - softplus(logit - r_(j-1)), s(logit - r_j)
-    and logit - r_j.
+    In exact arithmetic they are logaddexp(r_j, logit) - softplus(logit - r_(j-1)) and
+    s(logit - r_j).
     """
     # A masked item has q = 0 also where the ratio is -inf.
-    odds = jnp.where(logit == -jnp.inf, -jnp.inf, logit - ratios)
-    e = jnp.exp(-jnp.abs(odds))
-    q = jnp.where(odds > 0, 1, e) / (1 + e)
+    above = jnp.where(logit == -jnp.inf, -jnp.inf, logit - ratios)
+    e = jnp.exp(-jnp.abs(above))
+    q = jnp.where(above > 0, 1, e) / (1 + e)
     between = jnp.minimum(jnp.maximum(ratios, logit), _shift_in(jnp.inf, ratios))
     excess = jnp.log1p(e)
-    return between + excess - _shift_in(0, excess), (q, odds)
+    return (between + excess - _shift_in(0, excess)), q
 
 
 @_add.defjvp
 def _add_jvp(primals, tangents):
     # Rules without the kinks of the formulas, which second derivatives would see.
-    ratios, (q, odds) = _add(*primals)
+    ratios, q = _add(*primals)
     dratios, dlogit = tangents
-    dodds = dlogit - dratios
+    dabove = dlogit - dratios
     shifted = _shift_in(0, q) * (dlogit - _shift_in(0, dratios))
-    tangents = dratios + q * dodds - shifted, (q * (1 - q) * dodds, dodds)
-    return (ratios, (q, odds)), tangents
+    return (ratios, q), (dratios + q * dabove - shifted, q * (1 - q) * dabove)
 
 
 def _shift_in(first, x):
@@ -342,7 +338,7 @@ def _marginals(logits, k):
         one = jnp.ones(k, taken.dtype)
         return weights - taken + left, jnp.tensordot(one, taken, 1, precision="highest")
 
-    q, _, _ = _conditionals(logits, k)
+    q, _ = _conditionals(logits, k)
     weights = jnp.zeros_like(q[0]).at[-1].set(1)
     _, mu = jax.lax.scan(take, weights, q, reverse=True)
     return jnp.moveaxis(mu, 0, -1)
@@ -376,12 +372,12 @@ def _mean_and_covariance(logits, k, g):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _log_total(logits, k):
     """log e_k."""
-    return jnp.sum(_conditionals(logits, k)[-1], axis=0)
+    return jnp.sum(_conditionals(logits, k)[1], axis=0)
 
 
 def _log_total_fwd(logits, k):
     # Not the primal itself, whose rule would refuse forward over reverse; there is no draw here.
-    return jnp.sum(_conditionals(logits, k)[-1], axis=0), (logits,)
+    return jnp.sum(_conditionals(logits, k)[1], axis=0), (logits,)
 
 
 def _log_total_bwd(k, residuals, g):
@@ -409,25 +405,24 @@ def _draw(key, logits, k, shape):
     # The law of the logits as they came, since many draws often share one row.
     own = _shifted(_numerics.widen(jnp.asarray(logits)), k)
     own = own.reshape((1,) * (wide.ndim - own.ndim) + own.shape)
-    word, bits = _noise.words(key, wide.shape, wide.dtype)
-    x = _draw_from(word, bits, jax.lax.stop_gradient(own), k)
+    u = _noise.uniform(key, wide.shape, wide.dtype)
+    x = _draw_from(u, jax.lax.stop_gradient(own), k)
     return x, jnp.broadcast_to(own, wide.shape), dtype
 
 
-@functools.partial(jax.jit, static_argnums=(1, 3))
-def _draw_from(word, bits, logits, k):
+@functools.partial(jax.jit, static_argnums=2)
+def _draw_from(u, logits, k):
     def take(left, item):
-        word, odds = item
-        odds = jnp.broadcast_to(odds, (k, *left.shape))
-        odds = jnp.take_along_axis(odds, jnp.maximum(left, 1)[None] - 1, axis=0)[0]
-        rare = word < _noise.share(jax.nn.sigmoid(-jnp.abs(odds)), bits)
-        x = (rare != (odds > 0)) & (left > 0)
-        return left - x.astype(left.dtype), x.astype(odds.dtype)
+        u, q = item
+        q = jnp.broadcast_to(q, (k, *left.shape))
+        q = jnp.take_along_axis(q, jnp.maximum(left, 1)[None] - 1, axis=0)[0]
+        x = (u < q) & (left > 0)
+        return left - x.astype(left.dtype), x.astype(u.dtype)
 
-    _, odds, _ = _conditionals(logits, k)
-    left = jnp.full(word.shape[:-1], k)
-    _, x = jax.lax.scan(take, left, (jnp.moveaxis(word, -1, 0), odds), reverse=True)
-    # No word is below NaN's share: a row without a law would have no ones.
+    q, _ = _conditionals(logits, k)
+    left = jnp.full(u.shape[:-1], k)
+    _, x = jax.lax.scan(take, left, (jnp.moveaxis(u, -1, 0), q), reverse=True)
+    # u < NaN is False: a row without a law would have no ones.
     return jnp.where(jnp.isnan(logits), jnp.nan, jnp.moveaxis(x, 0, -1))
 
 
