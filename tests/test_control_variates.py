@@ -565,7 +565,7 @@ def test_errors_name_the_argument():
         for kind, f, got in ((ValueError, lambda x: x, "float"), (TypeError, integer, "int")):
             with pytest.raises(kind, match=f": got a value {got}.*need"):
                 traced(estimate, f, l)
-        with pytest.raises(TypeError, match="(logits|linear): got int.*need"):
+        with pytest.raises(TypeError, match="(params|logits|linear): got int.*need"):
             traced(estimate, jnp.sum, np.zeros(l.shape, int))
 
 

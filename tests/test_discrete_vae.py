@@ -60,7 +60,7 @@ def test_a_run(argv, main, tmp_path, capsys):
     assert metrics["estimator"] == ("bernoulli/zgr" if argv else "categorical/reinmax")
     assert metrics["hyperparameters"] == dict(ESTIMATORS[metrics["estimator"]].hyperparameters)
     assert (metrics["seed"], metrics["epochs"]) == (0, 30) and metrics["seconds"] > 0
-    assert metrics["evaluations"] == 30 * 1500
+    assert metrics["evaluations"] == 30 * 1440  # 15 batches of 96
 
 
 @pytest.mark.once
