@@ -159,7 +159,7 @@ def test_a_stopped_comparison(main, tmp_path, monkeypatch, capsys):
     assert table in out and table.count("\n") == 4
     for row in rows:
         (line,) = (line for line in table.splitlines() if f"`{row['estimator']}`" in line)
-        for part in (f"{row['exact_negative_elbo_test']:.3f}", "exact -ELBO", "3,000"):
+        for part in (f"{row['exact_negative_elbo_test']:.3f}", "exact -ELBO", "2,880"):
             assert part in line
     for name in ("curves.png", "estimators.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
