@@ -21,8 +21,8 @@ KEY = jax.random.key(7)
 stop = jax.lax.stop_gradient
 SHAPES = {"bernoulli": (5,), "correlated": (5,), "categorical": (3, 4), "subsets": (5,)}
 ENUMERABLE = [name for name in ESTIMATORS if ESTIMATORS[name].law in SHAPES]
-# But for exact, which is the audit's reference.
 DISCRETE = [name for name in ENUMERABLE if ESTIMATORS[name].target == "discrete"]
+# But for exact, which is the audit's reference.
 UNBIASED = [
     name
     for name in DISCRETE

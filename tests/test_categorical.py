@@ -463,7 +463,7 @@ def test_gumbel_noise_is_its_formula(dtype, monkeypatch):
     """The ends of the range, and words of every size. Oracle: the formula in long double."""
     bits = 32 if dtype == "float32" else 64
     words = np.array([0, 2**bits - 1, *(2**k for k in range(3, bits))], f"uint{bits}")
-    monkeypatch.setattr(_noise, "words", lambda *a: (jnp.asarray(words), bits))
+    monkeypatch.setattr(_noise, "_words", lambda *a: (jnp.asarray(words), bits))
     actual = np.asarray(_noise.gumbel(None, None, jnp.dtype(dtype)), float)
     u, v = ((w.astype(np.longdouble) + 0.5) / np.longdouble(2) ** bits for w in (~words, words))
     exact = -np.log(np.where(v < 0.5, -np.log1p(-np.minimum(v, 0.5)), -np.log(u)))

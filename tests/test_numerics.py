@@ -44,7 +44,7 @@ def test_normal_is_the_quantile_of_its_word(monkeypatch):
     words = np.concatenate(
         [[0, 1, 2, 3, WORDS - 2, WORDS - 1, 2**31, 2**31 + 1], rng.integers(0, WORDS, 100_000)]
     ).astype(np.uint32)
-    monkeypatch.setattr(_noise, "words", lambda key, shape, dtype: (jnp.asarray(words), 32))
+    monkeypatch.setattr(_noise, "_words", lambda key, shape, dtype: (jnp.asarray(words), 32))
     x = np.asarray(_noise.normal(KEY, words.shape, jnp.float32), float)
     h = ((words >> 1).astype(float) + 0.5) / WORDS
     expected = np.where(words & 1, 1, -1) * -special.ndtri(h)
@@ -119,7 +119,7 @@ def test_what_is_rare_has_its_share_of_all_words(name, share, monkeypatch):
     words = np.concatenate([near[near >= 0], near + 2**31, near[near < 0] + 2**32])
     shaped = lambda shape: words.astype(np.uint32).reshape(-1, *(1,) * (len(shape) - 1))
     of = lambda key, shape, dtype: (jnp.broadcast_to(shaped(shape), shape), 32)
-    monkeypatch.setattr(_noise, "words", of)
+    monkeypatch.setattr(_noise, "_words", of)
     l = np.log(share / WORDS)
     count = int(jnp.sum(there(jnp.full(len(words), l, jnp.float32))))
     expected = law(np.float64(np.float32(l))) * WORDS
@@ -129,7 +129,7 @@ def test_what_is_rare_has_its_share_of_all_words(name, share, monkeypatch):
 def test_what_is_rare_after_others_is_not_drawn_too_often(monkeypatch):
     """To the rounding of a float32 sum: at logit -40 never."""
     words = jnp.arange(2**31 - 2**12, 2**31 + 2**12, dtype=jnp.uint32)
-    monkeypatch.setattr(_noise, "words", lambda key, shape, dtype: (words[:, None], 32))
+    monkeypatch.setattr(_noise, "_words", lambda key, shape, dtype: (words[:, None], 32))
     for logit, most in ((-40.0, 0), (-18.0, 256)):
         for place in (1, 2):
             l = among(jnp.full(len(words), logit, jnp.float32), place)

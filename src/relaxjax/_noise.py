@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def words(key, shape, dtype):
+def _words(key, shape, dtype):
     """Draw one random word per entry, as wide as dtype, and return its number of bits beside it."""
     bits = jnp.finfo(dtype).bits
     return jax.random.bits(key, shape, f"uint{bits}"), bits
@@ -19,9 +19,9 @@ def words(key, shape, dtype):
 
 def exponential(key, shape, dtype):
     """Draw standard exponential noise, one word per entry: never 0, and finest near 0."""
-    word, bits = words(key, shape, dtype)
+    words, bits = _words(key, shape, dtype)
     # Both u and v = 1 - u are exact to rounding, so that neither tail is a difference.
-    u, v = ((w.astype(dtype) + 0.5) * 2.0**-bits for w in (~word, word))
+    u, v = ((w.astype(dtype) + 0.5) * 2.0**-bits for w in (~words, words))
     # This is -log1p(-v), by its series where log u would cancel; log1p itself costs twice as much.
     terms = {32: 5, 64: 11}[bits]
     series = v * functools.reduce(lambda acc, k: acc * v + 1 / k, range(terms, 0, -1), 0.0)
@@ -35,8 +35,8 @@ def gumbel(key, shape, dtype):
 
 def _signs_and_tails(key, shape, dtype):
     """Draw a fair bit and a uniform h in (0, 1/2] from one word, so that both tails are fine."""
-    word, bits = words(key, shape, dtype)
-    return word & 1 == 1, ((word >> 1).astype(dtype) + 0.5) * 2.0**-bits
+    words, bits = _words(key, shape, dtype)
+    return words & 1 == 1, ((words >> 1).astype(dtype) + 0.5) * 2.0**-bits
 
 
 def logistic(key, shape, dtype):
@@ -75,29 +75,29 @@ def normal(key, shape, dtype):
     """
     if jnp.finfo(dtype).bits != 32:
         return jax.random.normal(key, shape, dtype)
-    word, bits = words(key, shape, dtype)
+    words, bits = _words(key, shape, dtype)
     # One bit is the sign, and the others make a uniform h in (0, 1/2], and x = 1 - 2 h without
     # cancellation.
-    h = ((word >> 1).astype(dtype) + 0.5) * 2.0**-bits
-    x = ((~word >> 1).astype(dtype) + 0.5) * 2.0 ** (1 - bits)
+    h = ((words >> 1).astype(dtype) + 0.5) * 2.0**-bits
+    x = ((~words >> 1).astype(dtype) + 0.5) * 2.0 ** (1 - bits)
     w = -jnp.log(4 * h * (1 - h))
     ratio = [functools.reduce(lambda acc, c: acc * w + c, coefficients) for coefficients in _NORMAL]
     # The division keeps XLA's CPU code from computing this again for every use, and the sign at the
     # end keeps it from a slow fusion.
     magnitude = x * ratio[0] / ratio[1]
-    return jnp.where(word & 1 == 1, magnitude, -magnitude)
+    return jnp.where(words & 1 == 1, magnitude, -magnitude)
 
 
 def uniform(key, shape, dtype):
     """Draw a uniform in (0, 1), finest near 0; that of jax.random is 0 as often as 2^-23."""
-    word, bits = words(key, shape, dtype)
+    word, bits = _words(key, shape, dtype)
     below_one = 1 - float(jnp.finfo(dtype).epsneg)
     return jnp.minimum((word.astype(dtype) + 0.5) * 2.0**-bits, below_one)
 
 
 def rarely(key, q):
     """Draw booleans that are True with probability q in [0, 1/2], to one word, and rounded down."""
-    word, bits = words(key, q.shape, q.dtype)
+    word, bits = _words(key, q.shape, q.dtype)
     return word < (q * 2.0**bits).astype(word.dtype)
 
 

@@ -131,8 +131,7 @@ class Estimator:
                 given[name] = fill(params)
         if self.kind == "pathwise":
             return _arguments.scalar(f(self.function(key, params, **given)))
-        if self.law == "subsets":
-            del given["k"]
+        given.pop("k", None)  # that of the family
         if "family" in inspect.signature(self.function).parameters:
             given["family"] = self.family
         return self.function(key, f, params, **given)
